@@ -1,0 +1,45 @@
+# Two commands matter: `make report` and `make test`. Both need only Python (3.11 or newer) with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help report test lint format lab up clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(READY): pyproject.toml constraints.txt
+	@echo "installing the pinned dependencies into $(VENV) (several minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m ipykernel install --sys-prefix --name fuze-bench --display-name "fuze_bench" >/dev/null
+	@touch $@
+
+report: $(READY) ## run the notebooks and write reports/index.html
+	$(BIN)/fuze-bench report
+
+test: $(READY) lint ## lint, then run every test
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+lint: $(READY) ## ruff (lint and format) and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lab: $(READY) ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+up: $(READY) ## start Redis, API, workers and origin to play with
+	$(BIN)/fuze-bench up
+
+clean: ## remove the virtual environment, runs and reports
+	rm -rf $(VENV) .fuze reports

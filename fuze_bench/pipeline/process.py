@@ -1,0 +1,259 @@
+"""claim → fetch → extract → embed → analyse → store, over a batch; a single bookmark is a batch of one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rq.timeouts import JobTimeoutException
+
+from fuze_bench.errors import EmbeddingUnavailableError, one_line
+from fuze_bench.pipeline import embed, extract
+from fuze_bench.pipeline.analyse import Analysis, analyse
+from fuze_bench.pipeline.bookmarks import (
+    Claim,
+    EmbeddingState,
+    Outcome,
+    Processed,
+    ProcessingError,
+    Reason,
+    Status,
+)
+from fuze_bench.pipeline.extract import Extracted
+from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
+from fuze_bench.pipeline.leases import Leases
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
+from fuze_bench.timing import Clock, StageTimer, SystemClock
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_FILL_IN_BATCH = 32
+_FILL_IN_MAX_S = 300.0
+
+
+def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> dict[str, Any]:
+    """The job: process one bookmark and say what became of it, as JSON.
+
+    The bookmark's row is the truth; `url` and `user_id` are in the job for people who look at the queue.
+    Raises ProcessingError if the page cannot be had, so that the job fails with the reason.
+    """
+    outcome = current_pipeline().process([bookmark_id])[bookmark_id]
+    if isinstance(outcome, ProcessingError):
+        raise outcome
+    if outcome is None:
+        return {"bookmark_id": bookmark_id, "status": "already taken"}
+    return {"bookmark_id": bookmark_id, "status": str(Status.PROCESSED), "words": outcome.word_count}
+
+
+def fill_in_embeddings_task() -> int:
+    """The job that embeds texts stored while the model could not be had; returns how many it did."""
+    return current_pipeline().fill_in_embeddings()
+
+
+@dataclass
+class _Item:
+    """A claimed bookmark on its way through the stages; `error` ends it, what the stages found comes before."""
+
+    claim: Claim
+    timer: StageTimer
+    error: ProcessingError | None = None
+    page: FetchedPage | None = None
+    extracted: Extracted | None = None
+    analysis: Analysis | None = None
+    vector: bytes | None = None
+    embedding: EmbeddingState = EmbeddingState.OFF
+    model_name: str | None = None
+    durations_ms: dict[str, float] = field(default_factory=dict)
+
+    def outcome(self) -> Outcome:
+        if self.error is not None:
+            return self.error
+        assert self.page is not None
+        assert self.extracted is not None
+        assert self.analysis is not None
+        return Processed(
+            final_url=self.page.final_url,
+            http_status=self.page.http_status,
+            title=self.extracted.title,
+            text=self.extracted.text,
+            language=self.extracted.language,
+            published=self.extracted.published,
+            summary=self.analysis.summary,
+            keywords=self.analysis.keywords,
+            word_count=self.analysis.word_count,
+            reading_time_s=self.analysis.reading_time_s,
+            content_hash=hashlib.sha256(self.extracted.text.encode()).hexdigest(),
+            embedding=self.embedding,
+            embedding_model=self.model_name,
+            vector=self.vector,
+        )
+
+
+class Pipeline:
+    """The stages with what they need: store, fetcher and model. One a process; its threads and forks share it."""
+
+    def __init__(self, settings: Settings, *, store: Store | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.store = store or Store(settings, clock)
+        self._clock = clock or SystemClock()
+        self._fetcher = Fetcher(settings)
+        self._leases = Leases(self.store, settings.lease_s)
+        self._embedder: embed.Embedder | None = None
+        self._load_lock = threading.Lock()
+
+    @property
+    def embedder(self) -> embed.Embedder:
+        """The model, loaded at first use (or by `preload`)."""
+        with self._load_lock:
+            if self._embedder is None:
+                self._embedder = embed.load_embedder(self.settings)
+                if self._embedder.problem:
+                    logger.warning("embedding unavailable: %s", self._embedder.problem)
+            return self._embedder
+
+    def preload(self) -> None:
+        """Load everything that the first bookmark would wait for. Runs no inference: a fork may follow."""
+        extract.preload()
+        _ = self.embedder
+
+    def process(self, bookmark_ids: Sequence[int]) -> dict[int, Processed | ProcessingError | None]:
+        """Process those of the bookmarks that wait. What became of each; None: somebody else has or had it.
+
+        A bookmark's failure is its own. If the process is told to stop in the middle, the bookmarks wait again.
+        """
+        result: dict[int, Processed | ProcessingError | None] = dict.fromkeys(bookmark_ids)
+        claims = self.store.claim(bookmark_ids, self.settings.lease_s)
+        if not claims:
+            return result
+        items = [_Item(claim, StageTimer(self._clock)) for claim in claims]
+        try:
+            with self._leases.holding(claims):
+                self._run_stages(items)
+        except JobTimeoutException as error:
+            for item in items:
+                item.error = item.error or ProcessingError(Reason.TIMED_OUT, one_line(error))
+        except BaseException:
+            self.store.release(claims)
+            raise
+        outcomes = [item.outcome() for item in items]
+        held = self.store.finish(
+            [
+                (item.claim, outcome, item.timer.durations_ms)
+                for item, outcome in zip(items, outcomes, strict=True)
+            ]
+        )
+        for item, outcome, was_held in zip(items, outcomes, held, strict=True):
+            result[item.claim.bookmark_id] = outcome if was_held else None
+        return result
+
+    def fill_in_embeddings(self, max_s: float = _FILL_IN_MAX_S) -> int:
+        """Embed texts that were stored without a vector; stops after `max_s` seconds. How many were done."""
+        done, until_s = 0, time.monotonic() + max_s
+        while self.embedder.state is EmbeddingState.OK and time.monotonic() < until_s:
+            waiting = self.store.texts_without_vector(_FILL_IN_BATCH)
+            if not waiting:
+                break
+            vectors = self.embedder.embed([text for _, _, text in waiting])
+            rows = [(i, digest, v.tobytes()) for (i, digest, _), v in zip(waiting, vectors, strict=True)]
+            done += self.store.fill_in_vectors(rows, self.embedder.model_name or "")
+        return done
+
+    def close(self) -> None:
+        self._fetcher.close()
+        self.store.close()
+
+    def _run_stages(self, items: list[_Item]) -> None:
+        self._fetch(items)
+        for item in items:
+            self._stage(item, "extract", self._extract)
+        self._embed([item for item in items if item.error is None])
+        for item in items:
+            self._stage(item, "analyse", self._analyse)
+
+    def _stage(self, item: _Item, name: str, work: Callable[[_Item], None]) -> None:
+        if item.error is not None:
+            return
+        with item.timer.stage(name):
+            try:
+                work(item)
+            except JobTimeoutException:
+                raise
+            except ProcessingError as error:
+                item.error = error
+            except Exception as error:
+                logger.exception("bookmark %d: stage %s failed", item.claim.bookmark_id, name)
+                item.error = ProcessingError(
+                    Reason.INTERNAL_ERROR, f"{name}: {type(error).__name__}: {one_line(error)}"
+                )
+
+    def _fetch(self, items: list[_Item]) -> None:
+        def fetch(item: _Item) -> None:
+            item.page = self._fetcher.fetch(item.claim.url)
+
+        if len(items) == 1:
+            self._stage(items[0], "fetch", fetch)
+            return
+        threads = min(len(items), self.settings.fetch_threads)
+        with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
+            list(pool.map(lambda item: self._stage(item, "fetch", fetch), items))
+
+    def _extract(self, item: _Item) -> None:
+        assert item.page is not None
+        item.extracted = extract.extract(item.page.body, item.page.content_type, item.page.final_url)
+
+    def _analyse(self, item: _Item) -> None:
+        assert item.extracted is not None
+        item.analysis = analyse(item.extracted.text, item.extracted.language, item.extracted.title)
+
+    def _embed(self, items: list[_Item]) -> None:
+        embedder = self.embedder
+        for item in items:
+            item.embedding, item.model_name = embedder.state, embedder.model_name
+        if embedder.state is not EmbeddingState.OK or not items:
+            return
+        timer = StageTimer(self._clock)
+        with timer.stage("embed", share=len(items)):
+            try:
+                vectors = embedder.embed([item.extracted.text for item in items if item.extracted])
+            except EmbeddingUnavailableError as error:
+                logger.warning("embedding unavailable: %s", error)
+                for item in items:
+                    item.embedding, item.model_name = EmbeddingState.UNAVAILABLE, None
+                return
+        for item, vector in zip(items, vectors, strict=True):
+            item.vector = vector.tobytes()
+            item.timer.durations_ms.update(timer.durations_ms)
+
+
+_pipeline: Pipeline | None = None
+_pipeline_lock = threading.Lock()
+
+
+def current_pipeline() -> Pipeline:
+    """This process's pipeline: the one a worker installed, else (in a stock `rq worker`) one of the environment's."""
+    global _pipeline
+    with _pipeline_lock:
+        if _pipeline is None:
+            _pipeline = Pipeline(Settings.from_mapping(os.environ))
+        return _pipeline
+
+
+def installed_pipeline() -> Pipeline | None:
+    """This process's pipeline, if there is one already."""
+    return _pipeline
+
+
+def install_pipeline(pipeline: Pipeline | None) -> None:
+    """Make this the process's pipeline; None forgets it."""
+    global _pipeline
+    with _pipeline_lock:
+        _pipeline = pipeline

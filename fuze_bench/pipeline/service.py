@@ -1,0 +1,116 @@
+"""Saving bookmarks: check what the user sent, commit it, see to its processing. The API and the CLI both call this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from fuze_bench.errors import InputError
+from fuze_bench.pipeline.bookmarks import Bookmark, NewBookmark
+from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.task_queue import JobHandle, TaskQueue, check_queue
+from fuze_bench.pipeline.urls import parse_page_url
+
+
+class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A saved bookmark, whether it was there before, and the job that processes it."""
+
+    bookmark: Bookmark
+    was_duplicate: bool
+    job: JobHandle
+
+
+class BookmarkService:
+    """Store, queue and fallback of one process. Context manager: leaving it lets running threads finish."""
+
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        self.settings = settings
+        self.store = store or Store(settings)
+        self.fallback = ThreadFallback(
+            self._process_here,
+            threads=settings.fallback_threads,
+            backlog=settings.fallback_backlog,
+            batch=settings.fallback_batch,
+        )
+        self.queue = TaskQueue(settings, self.fallback)
+
+    def check(
+        self,
+        *,
+        user_id: int,
+        url: str,
+        title: str | None = None,
+        description: str | None = None,
+        queue: str = "default",
+    ) -> NewBookmark:
+        """What can be saved of what the user sent. Raises InputError (InvalidUrlError for the URL)."""
+        page = parse_page_url(
+            url, tracking_parameters=self.settings.tracking_parameters, max_chars=self.settings.url_max_chars
+        )
+        return NewBookmark(
+            user_id=user_id,
+            url=page.given,
+            canonical_url=page.canonical,
+            title=_checked_text("title", title, self.settings.title_max_chars),
+            description=_checked_text("description", description, self.settings.description_max_chars),
+            queue=check_queue(queue),
+        )
+
+    def save(self, new: Sequence[NewBookmark]) -> list[SaveResult]:
+        """Commit all in one transaction, then see to their processing: first the truth, then the wake-up call.
+
+        Raises StoreError; then nothing was saved.
+        """
+        saved = self.store.save(new)
+        handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
+        by_job = {handle.id: handle for handle in handles}
+        return [
+            SaveResult(
+                bookmark=each.bookmark,
+                was_duplicate=each.was_duplicate,
+                job=by_job.get(each.bookmark.job_id) or self.present_job(each.bookmark),
+            )
+            for each in saved
+        ]
+
+    def present_job(self, bookmark: Bookmark) -> JobHandle:
+        """The job of the bookmark's present generation, whoever has it in hand."""
+        return JobHandle(bookmark.job_id, bookmark.queue, self.queue.mode_of(bookmark))
+
+    def close(self) -> None:
+        self.fallback.close()
+        self.store.close()
+
+    def __enter__(self) -> BookmarkService:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _process_here(self, bookmark_ids: Sequence[int]) -> None:
+        # Imported at the first need: it brings the libraries that read pages, and the model.
+        from fuze_bench.pipeline.process import (
+            Pipeline,
+            current_pipeline,
+            install_pipeline,
+            installed_pipeline,
+        )
+
+        if installed_pipeline() is None:
+            install_pipeline(Pipeline(self.settings, store=self.store))
+        current_pipeline().process(bookmark_ids)
+
+
+def _checked_text(name: str, text: str | None, max_chars: int) -> str | None:
+    if text is None:
+        return None
+    if len(text) > max_chars:
+        raise InputError(f"{name} has {len(text):,} characters: the limit is {max_chars:,}", field=name)
+    if "\0" in text:
+        raise InputError(f"{name} contains a NUL character: remove it", field=name)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InputError(f"{name} contains half a surrogate pair: remove it", field=name)
+    return text.strip() or None

@@ -1,0 +1,220 @@
+"""One frozen Settings, built from a mapping and checked whole; the environment is read once, at the edge."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from fuze_bench.errors import SettingsError, nearest
+
+#: The pipeline's queues in priority order: a `high` job overtakes everything, `low` is for bulk.
+QUEUES = ("high", "default", "low")
+
+
+class Kind(enum.StrEnum):
+    """How a worker runs its jobs."""
+
+    SIMPLE = "simple"
+    """In the worker's own process: fastest; a job that crashes takes the worker with it."""
+    FORK = "fork"
+    """Each in a fork of the worker: isolated; the loaded model is shared."""
+    SPAWN = "spawn"
+    """Each in a fresh interpreter: isolated where forking is unsafe; loads the model for every job."""
+
+
+#: Query parameters that name a campaign or a click and never the page.
+TRACKING_PARAMETERS = tuple(
+    """
+    utm_source utm_medium utm_campaign utm_term utm_content utm_id utm_name utm_reader utm_social
+    fbclid gclid gclsrc dclid gbraid wbraid msclkid twclid ttclid igshid igsh yclid ysclid
+    mc_cid mc_eid _hsenc _hsmi mkt_tok vero_id vero_conv oly_anon_id oly_enc_id rb_clickid s_cid wickedid
+    """.split()
+)
+
+#: Values of `embedding_model` that are not a folder or a hub name.
+BUNDLED_MODEL = "bundled"
+NO_MODEL = "off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Each field is the environment variable `FUZE_<NAME>` in capitals,
+    except `redis_url` (`REDIS_URL`, or `REDIS_HOST` and its companions) and `database_url` (`DATABASE_URL`).
+    """
+
+    data_dir: Path = Path(".fuze")
+    """Folder for everything that is written: SQLite file, private Redis, run folders."""
+    redis_url: str | None = None
+    """An own Redis; None: a private redis-server in `data_dir`."""
+    database_url: str | None = None
+    """A SQLAlchemy or PostgreSQL URL; None: SQLite in `data_dir`."""
+
+    embedding_model: str = BUNDLED_MODEL
+    """`bundled` (all-MiniLM-L6-v2), `off`, a folder, or a name on a model hub."""
+    embedding_threads: int = 1
+    """Threads that one process gives to the model."""
+
+    job_timeout_s: int = 600
+    result_ttl_s: int = 86_400
+    """How long Redis keeps the result of a finished job; the database keeps the bookmark for ever."""
+    lease_s: float = 15.0
+    """How long a claim holds without a sign of life of its worker; renewed while the worker lives."""
+    worker_ttl_s: int = 60
+    """A worker that has not been heard of for this long counts as dead."""
+
+    fetch_total_s: float = 30.0
+    """Limit on one page from the first byte sent to the last byte read, redirects included."""
+    fetch_idle_s: float = 10.0
+    """Limit on connecting, and on a silence in the middle of an answer."""
+    fetch_max_bytes: int = 10 * 1024 * 1024
+    """Largest page, counted after decompression."""
+    fetch_max_redirects: int = 5
+    fetch_threads: int = 16
+    """Pages of one batch that are fetched at the same time."""
+    user_agent: str = "fuze_bench/0.1 (bookmark pipeline)"
+
+    url_max_chars: int = 8_000
+    title_max_chars: int = 1_000
+    description_max_chars: int = 10_000
+    body_max_bytes: int = 64 * 1024
+    """Largest request body that the API reads."""
+    tracking_parameters: tuple[str, ...] = TRACKING_PARAMETERS
+    """Query parameters dropped from the canonical URL (comma-separated in the environment)."""
+
+    redis_connect_timeout_s: float = 0.5
+    redis_timeout_s: float = 2.0
+    redis_retry_s: float = 1.0
+    """After Redis failed, how long saves go to threads before it is tried again."""
+    fallback_threads: int = 2
+    fallback_backlog: int = 1_000
+    """Bookmarks that may wait for the fallback's threads; beyond, they stay `pending` in the database."""
+    fallback_batch: int = 8
+
+    def __post_init__(self) -> None:
+        for name, lowest in _LOWEST.items():
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < lowest:
+                raise SettingsError(f"{_variable(name)}={value} is too small: use {lowest} or more")
+        if self.redis_url is not None and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
+            raise SettingsError(
+                f"REDIS_URL starts with {self.redis_url.split(':')[0]!r}: use redis://, rediss:// or unix://"
+            )
+        if self.database_url is not None:
+            _check_database_url(self.database_url)
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database as SQLAlchemy wants it: psycopg 3 for PostgreSQL, a file in `data_dir` by default."""
+        url = self.database_url or f"sqlite:///{(self.data_dir / 'bookmarks.sqlite').absolute()}"
+        for scheme in ("postgresql://", "postgres://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg://" + url.removeprefix(scheme)
+        return url
+
+    @classmethod
+    def from_mapping(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from environment variables.
+
+        Raises SettingsError on a value that cannot be read, and on an unknown variable that starts with `FUZE_`.
+        """
+        fields = {_variable(f.name): f for f in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for variable, text in environment.items():
+            known = fields.get(variable)
+            if known is not None and text != "":
+                values[known.name] = _read(variable, text, known.default)
+            elif variable.startswith("FUZE_") and known is None:
+                raise SettingsError(f"unknown setting {variable}: {nearest(variable, fields)}")
+        if values.get("redis_url") is None:
+            values["redis_url"] = _redis_url_from_parts(environment)
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, str]:
+        """The environment that gives these settings to another process; the inverse of `from_mapping`."""
+        result = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if value is not None:
+                result[_variable(f.name)] = ",".join(value) if isinstance(value, tuple) else str(value)
+        return result
+
+
+_LOWEST: dict[str, float] = {
+    "embedding_threads": 1,
+    "job_timeout_s": 1,
+    "result_ttl_s": 1,
+    "lease_s": 0.2,
+    "worker_ttl_s": 16,
+    "fetch_total_s": 0.1,
+    "fetch_idle_s": 0.1,
+    "fetch_max_bytes": 1,
+    "fetch_max_redirects": 0,
+    "fetch_threads": 1,
+    "url_max_chars": 16,
+    "title_max_chars": 1,
+    "description_max_chars": 1,
+    "body_max_bytes": 256,
+    "redis_connect_timeout_s": 0.01,
+    "redis_timeout_s": 0.01,
+    "redis_retry_s": 0,
+    "fallback_threads": 1,
+    "fallback_backlog": 1,
+    "fallback_batch": 1,
+}
+
+
+def _variable(name: str) -> str:
+    return name.upper() if name in ("redis_url", "database_url") else f"FUZE_{name.upper()}"
+
+
+def _read(variable: str, text: str, default: object) -> object:
+    readers: dict[type, Callable[[str], object]] = {int: int, float: float, Path: Path}
+    if isinstance(default, tuple) or default is dataclasses.MISSING:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    read = readers.get(type(default), str) if not isinstance(default, Path) else Path
+    try:
+        return read(text)
+    except ValueError:
+        raise SettingsError(f"{variable}={text!r} is not a number: give one, such as {default}") from None
+
+
+def _check_database_url(url: str) -> None:
+    scheme = url.split(":")[0]
+    if scheme.split("+")[0] not in ("sqlite", "postgresql", "postgres"):
+        raise SettingsError(f"DATABASE_URL starts with {scheme!r}: use sqlite:/// or postgresql://")
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise SettingsError(
+            f"DATABASE_URL cannot be read ({error}): percent-encode special characters"
+        ) from None
+
+
+def _redis_url_from_parts(environment: Mapping[str, str]) -> str | None:
+    """REDIS_HOST and its companions as one URL; the password is given plain and encoded here."""
+    parts = {
+        key: environment.get(f"REDIS_{key}", "")
+        for key in ("HOST", "PORT", "DB", "USERNAME", "PASSWORD", "SSL")
+    }
+    if not any(parts.values()):
+        return None
+    ssl = parts["SSL"].lower()
+    if ssl not in ("", "0", "1", "true", "false", "yes", "no"):
+        raise SettingsError(f"REDIS_SSL={parts['SSL']!r} is neither yes nor no: use true or false")
+    for key in ("PORT", "DB"):
+        if parts[key] and not parts[key].isdigit():
+            raise SettingsError(f"REDIS_{key}={parts[key]!r} is not a number: give one, such as 6379 or 0")
+    login = ""
+    if parts["USERNAME"] or parts["PASSWORD"]:
+        login = f"{quote(parts['USERNAME'], safe='')}:{quote(parts['PASSWORD'], safe='')}@"
+    host = parts["HOST"] or "127.0.0.1"
+    if ":" in host:
+        host = f"[{host}]"
+    scheme = "rediss" if ssl in ("1", "true", "yes") else "redis"
+    return f"{scheme}://{login}{host}:{parts['PORT'] or 6379}/{parts['DB'] or 0}"

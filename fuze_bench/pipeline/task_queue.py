@@ -1,0 +1,299 @@
+"""RQ for the pipeline: enqueue, look up, and know when Redis is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import redis
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from fuze_bench.errors import InputError, QueueUnavailableError, one_line
+from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, Status, parse_job_id
+from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.redis_server import connect, with_running_redis
+from fuze_bench.pipeline.settings import QUEUES, Settings
+from fuze_bench.pipeline.store import Store
+
+logger = logging.getLogger(__name__)
+
+_JOB_STATUS = {
+    Status.PENDING: "queued",
+    Status.PROCESSING: "started",
+    Status.PROCESSED: "finished",
+    Status.FAILED: "failed",
+}
+
+
+class JobHandle(msgspec.Struct, frozen=True):
+    """A job that was asked for: its id, its queue, and who will do it."""
+
+    id: str
+    queue: str
+    mode: Mode
+
+
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a job. Times are seconds since 1970 UTC; None: not yet, or not known."""
+
+    id: str
+    status: str
+    queue: str
+    created_at: float | None = None
+    enqueued_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    attempts: int = 0
+    error: str | None = None
+    result: Any = None
+
+
+class TaskQueue:
+    """The pipeline's queues in Redis, and threads for when it is away.
+
+    After Redis failed, nothing asks it again for `redis_retry_s` seconds: a Redis that hangs must not hold every
+    save. Safe to use from threads.
+    """
+
+    def __init__(self, settings: Settings, fallback: ThreadFallback | None = None) -> None:
+        self._settings = settings
+        self._fallback = fallback
+        self._lock = threading.Lock()
+        self._retry_at_s = 0.0
+        self._is_away = False
+        self._redis: redis.Redis | None = None
+        if settings.redis_url is not None:
+            self._redis = connect(
+                settings.redis_url,
+                connect_timeout_s=settings.redis_connect_timeout_s,
+                timeout_s=settings.redis_timeout_s,
+            )
+
+    def dispatch(self, bookmarks: Sequence[Bookmark]) -> list[JobHandle]:
+        """See to the processing of saved bookmarks: on their queues, else on threads, else by whoever recovers them."""
+        if not bookmarks:
+            return []
+        try:
+            self.enqueue(bookmarks)
+            return [_handle(bookmark, Mode.RQ) for bookmark in bookmarks]
+        except QueueUnavailableError:
+            return [_handle(bookmark, self._on_thread(bookmark)) for bookmark in bookmarks]
+
+    def enqueue(self, bookmarks: Sequence[Bookmark]) -> None:
+        """Put one job for each bookmark on its queue, in one round trip a queue.
+
+        Raises QueueUnavailableError if Redis is away; then it may have taken some, which a claim makes harmless.
+        """
+        client = self._client()
+        try:
+            for name in {bookmark.queue: None for bookmark in bookmarks}:
+                jobs = [
+                    _job_data(bookmark, self._settings) for bookmark in bookmarks if bookmark.queue == name
+                ]
+                self._queue(name, client).enqueue_many(jobs)
+        except redis.RedisError as error:
+            raise self._went_away(error) from error
+        self._came_back()
+
+    def mode_of(self, bookmark: Bookmark) -> Mode:
+        """Who has the bookmark's present job in hand, as far as can be seen from here."""
+        if self._fallback is not None and self._fallback.holds(bookmark.id):
+            return Mode.THREAD
+        try:
+            return Mode.RQ if self._fetch(bookmark.job_id) is not None else Mode.DEFERRED
+        except QueueUnavailableError:
+            return Mode.DEFERRED
+
+    def is_available(self) -> bool:
+        """Whether Redis takes jobs now: it answers, and it can be written to."""
+        if self._redis is None:
+            return False
+        try:
+            self._redis.set("fuze:probe", "1", ex=60)
+        except redis.RedisError as error:
+            self._went_away(error)
+            return False
+        self._came_back()
+        return True
+
+    def job_state(self, job_id: str, store: Store) -> JobState | None:
+        """What is known of a job, from the bookmark's row and from RQ; None if neither knows it."""
+        key = parse_job_id(job_id)
+        if key is None:
+            return None
+        bookmark = store.get(key[0])
+        try:
+            job = self._fetch(job_id)
+        except QueueUnavailableError:
+            job = None
+        if bookmark is not None and bookmark.generation == key[1]:
+            return _state_of_row(job_id, bookmark, job)
+        return None if job is None else _state_of_job(job)
+
+    def _on_thread(self, bookmark: Bookmark) -> Mode:
+        if self._fallback is not None and self._fallback.submit(bookmark.id):
+            return Mode.THREAD
+        return Mode.DEFERRED
+
+    def _client(self) -> redis.Redis:
+        if self._redis is None:
+            raise self._went_away(
+                QueueUnavailableError("none is set or running; set REDIS_URL or use `fuze-bench up`")
+            )
+        with self._lock:
+            if self._is_away and time.monotonic() < self._retry_at_s:
+                raise QueueUnavailableError("Redis was away a moment ago")
+            # While it is away, only one caller a period finds out whether it still is.
+            self._retry_at_s = time.monotonic() + self._settings.redis_retry_s
+        return self._redis
+
+    def _went_away(self, error: Exception) -> QueueUnavailableError:
+        with self._lock:
+            first, self._is_away = not self._is_away, True
+            self._retry_at_s = time.monotonic() + self._settings.redis_retry_s
+        if first:
+            logger.warning("Redis is away (%s): falling back to threading", one_line(error))
+        return QueueUnavailableError(f"Redis is away: {one_line(error)}")
+
+    def _came_back(self) -> None:
+        with self._lock:
+            was_away, self._is_away = self._is_away, False
+        if was_away:
+            logger.warning("Redis is back: new bookmarks go to RQ again")
+
+    def _queue(self, name: str, client: redis.Redis) -> Queue:
+        return Queue(name, connection=client, serializer=JSONSerializer)
+
+    def _fetch(self, job_id: str) -> Job | None:
+        try:
+            return Job.fetch(job_id, connection=self._client(), serializer=JSONSerializer)
+        except NoSuchJobError:
+            return None
+        except redis.RedisError as error:
+            raise self._went_away(error) from error
+
+
+def check_queue(name: str) -> str:
+    """`name` if it is one of the pipeline's queues. Raises InputError."""
+    if name not in QUEUES:
+        raise InputError(f"there is no queue {name!r}: use one of {', '.join(QUEUES)}", field="queue")
+    return name
+
+
+def _handle(bookmark: Bookmark, mode: Mode) -> JobHandle:
+    return JobHandle(bookmark.job_id, bookmark.queue, mode)
+
+
+def _job_data(bookmark: Bookmark, settings: Settings) -> Any:
+    return Queue.prepare_data(
+        TASK_NAME,
+        (bookmark.id, bookmark.url, bookmark.user_id),
+        job_id=bookmark.job_id,
+        timeout=settings.job_timeout_s,
+        result_ttl=settings.result_ttl_s,
+        failure_ttl=settings.result_ttl_s,
+    )
+
+
+def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None) -> JobState:
+    status = _JOB_STATUS[bookmark.status]
+    if job is not None and bookmark.status is Status.PENDING:
+        status = str(job.get_status(refresh=False))
+    return JobState(
+        id=job_id,
+        status=status,
+        queue=bookmark.queue,
+        created_at=_seconds(job.created_at) if job else bookmark.created_at,
+        enqueued_at=_seconds(job.enqueued_at) if job else None,
+        started_at=bookmark.started_at,
+        ended_at=bookmark.done_at,
+        attempts=bookmark.attempts,
+        error=bookmark.error,
+        result=job.return_value() if job else None,
+    )
+
+
+def _state_of_job(job: Job) -> JobState:
+    return JobState(
+        id=job.id,
+        status=str(job.get_status(refresh=False)),
+        queue=job.origin,
+        created_at=_seconds(job.created_at),
+        enqueued_at=_seconds(job.enqueued_at),
+        started_at=_seconds(job.started_at),
+        ended_at=_seconds(job.ended_at),
+        attempts=(job.number_of_retries or 0) + 1 if job.started_at else 0,
+        error=None,
+        result=job.return_value(),
+    )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+@lru_cache(maxsize=1)
+def _from_environment() -> tuple[Store, TaskQueue, ThreadFallback]:
+    from fuze_bench.pipeline.process import Pipeline, current_pipeline, install_pipeline
+
+    settings = with_running_redis(Settings.from_mapping(os.environ))
+    store = Store(settings)
+
+    def process(bookmark_ids: Sequence[int]) -> object:
+        return current_pipeline().process(bookmark_ids)
+
+    install_pipeline(Pipeline(settings, store=store))
+    fallback = ThreadFallback(
+        process,
+        threads=settings.fallback_threads,
+        backlog=settings.fallback_backlog,
+        batch=settings.fallback_batch,
+    )
+    return store, TaskQueue(settings, fallback), fallback
+
+
+def _known(bookmark_id: int, queue_name: str | None = None) -> Bookmark:
+    bookmark = _from_environment()[0].get(bookmark_id)
+    if bookmark is None:
+        raise InputError(f"there is no bookmark {bookmark_id}: save it first", status=404)
+    return (
+        bookmark if queue_name is None else msgspec.structs.replace(bookmark, queue=check_queue(queue_name))
+    )
+
+
+def enqueue_bookmark_processing(bookmark_id: int, url: str, user_id: int, queue_name: str = "default") -> str:
+    """Put the job for a saved bookmark on a queue; its id.
+
+    Raises QueueUnavailableError if Redis is away, InputError for an unknown bookmark or queue.
+    """
+    bookmark = _known(bookmark_id, queue_name)
+    _from_environment()[1].enqueue([bookmark])
+    return bookmark.job_id
+
+
+def process_bookmark_content_async(bookmark_id: int, url: str, user_id: int) -> JobHandle:
+    """Have a saved bookmark processed in the background: by RQ, else on a thread of this process."""
+    return _from_environment()[1].dispatch([_known(bookmark_id)])[0]
+
+
+def is_rq_available() -> bool:
+    """Whether Redis takes jobs now (not: whether it did at import)."""
+    return _from_environment()[1].is_available()
+
+
+def get_job_status(job_id: str) -> dict[str, Any] | None:
+    """`id, status, queue, created_at, enqueued_at, started_at, ended_at, attempts, error, result` of a job,
+    times in seconds since 1970 UTC; None if nobody knows it.
+    """
+    state = _from_environment()[1].job_state(job_id, _from_environment()[0])
+    return None if state is None else msgspec.to_builtins(state)

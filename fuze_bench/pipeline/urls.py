@@ -1,0 +1,74 @@
+"""A URL's canonical key: what counts as "the same page", and what never does.
+
+The WHATWG URL parser (ada, the one inside Node.js) does the reading, as browsers do: scheme and host in lower case,
+IDN to ASCII, default port and dot segments dropped. On top of that the listed tracking parameters and a fragment that
+does not route are dropped; everything else is kept to the letter, because it may mean another page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+import ada_url
+
+from fuze_bench.errors import InvalidUrlError
+
+_SHOWN_CHARS = 80
+#: Fragments that single-page sites route by.
+_ROUTING_FRAGMENTS = ("#/", "#!")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class PageUrl:
+    """`given` as the user sent it (stripped), `canonical` as the key under which the page is known."""
+
+    given: str
+    canonical: str
+
+
+def parse_page_url(
+    text: str, *, tracking_parameters: Collection[str] = (), max_chars: int = 8_000
+) -> PageUrl:
+    """The page that `text` addresses.
+
+    Raises InvalidUrlError if it is not an absolute http(s) URL, is too long, or carries credentials.
+    """
+    given = text.strip()
+    if len(given) > max_chars:
+        raise InvalidUrlError(f"the URL has {len(given):,} characters: the limit is {max_chars:,}")
+    if "\0" in given or _SURROGATE.search(given):
+        raise InvalidUrlError("the URL contains a NUL or half a surrogate pair: remove it")
+    try:
+        url = ada_url.URL(given)
+    except ValueError:
+        raise InvalidUrlError(
+            f"{_shown(given)} is not a URL: give one like https://example.org/page"
+        ) from None
+    if url.protocol not in ("http:", "https:"):
+        raise InvalidUrlError(f"{url.protocol} URLs cannot be saved: only http and https")
+    if url.username or url.password:
+        raise InvalidUrlError(
+            "the URL carries a user name or password: remove it, it would be stored in clear"
+        )
+    if not url.hostname:
+        raise InvalidUrlError(f"{_shown(given)} has no host: give one like https://example.org/page")
+    return PageUrl(given=given, canonical=_canonical(url, frozenset(p.lower() for p in tracking_parameters)))
+
+
+def _canonical(url: ada_url.URL, tracking: frozenset[str]) -> str:
+    query = url.search.removeprefix("?")
+    kept = [pair for pair in query.split("&") if not _is_tracking(pair, tracking)] if query else []
+    fragment = url.hash if url.hash.startswith(_ROUTING_FRAGMENTS) else ""
+    return f"{url.protocol}//{url.host}{url.pathname}{'?' + '&'.join(kept) if kept else ''}{fragment}"
+
+
+def _is_tracking(pair: str, tracking: frozenset[str]) -> bool:
+    return unquote_plus(pair.partition("=")[0]).lower() in tracking
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…")

@@ -1,0 +1,221 @@
+"""The worker process: kinds, queues in priority order, preloaded model, scheduler, signals.
+
+Run it as `fuze-bench worker` or `python -m fuze_bench.pipeline.worker`. It is RQ's own worker, set up for the
+pipeline: a stock `rq worker` with the JSON serializer runs the same jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+from rq.worker import SimpleWorker, SpawnWorker, Worker
+
+from fuze_bench.errors import QueueUnavailableError, SettingsError, one_line
+from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError
+from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
+from fuze_bench.processes import die_with_parent
+
+logger = logging.getLogger(__name__)
+
+#: A worker that idles wakes up this often to say that it lives and to look after the registries.
+_MAINTENANCE_INTERVAL_S = 30
+_FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
+
+
+class _PipelineWorker:
+    """Mixed into RQ's workers: the pipeline's exceptions are one line in the log, not a traceback."""
+
+    def handle_exception(self, job: Any, *exc_info: Any) -> None:
+        if isinstance(exc_info[1], ProcessingError):
+            logger.info("job %s failed: %s", job.id, exc_info[1])
+        else:
+            super().handle_exception(job, *exc_info)  # type: ignore[misc]
+
+
+class PipelineSimpleWorker(_PipelineWorker, SimpleWorker):
+    """Runs jobs in its own process."""
+
+
+class PipelineForkWorker(_PipelineWorker, Worker):
+    """Runs each job in a fork."""
+
+
+class PipelineSpawnWorker(_PipelineWorker, SpawnWorker):
+    """Runs each job in a fresh interpreter."""
+
+
+_CLASSES: dict[Kind, Any] = {
+    Kind.SIMPLE: PipelineSimpleWorker,
+    Kind.FORK: PipelineForkWorker,
+    Kind.SPAWN: PipelineSpawnWorker,
+}
+
+
+def run_workers(
+    settings: Settings,
+    *,
+    queues: Sequence[str] = QUEUES,
+    count: int = 1,
+    kind: Kind = Kind.SIMPLE,
+    burst: bool = False,
+    name: str | None = None,
+) -> int:
+    """Run `count` workers until they are told to stop (or, with `burst`, until the queues are empty); an exit code.
+
+    The model is loaded once, before the first job, and shared by forks. SIGTERM and SIGINT let the jobs in hand
+    finish; a second one stops at once. Raises SettingsError and QueueUnavailableError before anything is started.
+    """
+    if count < 1:
+        raise SettingsError(f"count={count}: at least one worker")
+    if not queues:
+        raise SettingsError(f"no queue to listen to: name one of {', '.join(QUEUES)}")
+    if settings.redis_url is None:
+        raise QueueUnavailableError("no Redis: set REDIS_URL, or start one with `fuze-bench up`")
+    _check_redis(settings.redis_url)
+    _prepare(settings, kind)
+    base = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    if count == 1:
+        return _work(settings, queues, kind, burst, base)
+    return _Supervisor(settings, queues, kind, burst, base).run(count)
+
+
+def _check_redis(url: str) -> None:
+    try:
+        with connect(url, connect_timeout_s=5, timeout_s=5) as client:
+            client.ping()
+    except redis.RedisError as error:
+        raise QueueUnavailableError(f"Redis does not answer ({one_line(error)}): check REDIS_URL") from None
+
+
+def _prepare(settings: Settings, kind: Kind) -> None:
+    if kind is Kind.SPAWN:
+        # Its jobs run in interpreters of their own, which take their settings from the environment.
+        os.environ.update(settings.to_mapping())
+        return
+    from fuze_bench.pipeline.process import Pipeline, install_pipeline
+
+    pipeline = Pipeline(settings)
+    pipeline.preload()
+    install_pipeline(pipeline)
+
+
+def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, name: str) -> int:
+    """One worker, in this process."""
+    assert settings.redis_url is not None
+    connection = connect(settings.redis_url, connect_timeout_s=5)
+    worker = _CLASSES[kind](
+        [Queue(queue, connection=connection, serializer=JSONSerializer) for queue in queues],
+        name=name,
+        connection=connection,
+        serializer=JSONSerializer,
+        worker_ttl=settings.worker_ttl_s,
+        maintenance_interval=_MAINTENANCE_INTERVAL_S,
+        default_result_ttl=settings.result_ttl_s,
+    )
+    worker.log_result_lifespan = False
+    _ask_for_missing_embeddings(connection, kind)
+    worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
+    return 0
+
+
+def _ask_for_missing_embeddings(connection: redis.Redis, kind: Kind) -> None:
+    """Texts that were stored while the model could not be had get their vectors now that this worker has it."""
+    if kind is Kind.SPAWN:
+        return
+    from fuze_bench.pipeline.process import current_pipeline
+
+    pipeline = current_pipeline()
+    if pipeline.embedder.state is EmbeddingState.OK and pipeline.store.texts_without_vector(1):
+        Queue("low", connection=connection, serializer=JSONSerializer).enqueue(_FILL_IN_TASK, job_timeout=600)
+
+
+def _level_name() -> str:
+    return logging.getLevelName(logging.getLogger().getEffectiveLevel())
+
+
+class _Supervisor:
+    """Several workers as forks of one process that loaded the model: start, pass signals on, replace, reap."""
+
+    def __init__(self, settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, base: str) -> None:
+        self._arguments = (settings, queues, kind, burst)
+        self._burst = burst
+        self._base = base
+        self._names: dict[int, str] = {}
+        self._stopping = False
+        self._exit_code = 0
+
+    def run(self, count: int) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._pass_on)
+        for index in range(count):
+            self._start(f"{self._base}-{index + 1}")
+        while self._names:
+            try:
+                pid, status = os.wait()
+            except InterruptedError:
+                continue
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+        return self._exit_code
+
+    def _ended(self, pid: int, code: int) -> None:
+        name = self._names.pop(pid, None)
+        if name is None:
+            return
+        if code == 0 and (self._burst or self._stopping):
+            return
+        if self._stopping:
+            self._exit_code = 1
+            return
+        # A worker that was killed is replaced, under a new name: Redis still knows the old one for a while.
+        logger.error("worker %s ended with code %d: starting another", name, code)
+        time.sleep(1)
+        if not self._stopping:
+            self._start(f"{self._base}-{uuid.uuid4().hex[:6]}")
+
+    def _start(self, name: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            self._names[pid] = name
+            return
+        code = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            die_with_parent()
+            code = _work(*self._arguments, name)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        except Exception:
+            logger.exception("worker %s ended", name)
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        for pid in list(self._names):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+
+if __name__ == "__main__":
+    from fuze_bench.pipeline.worker_command import main
+
+    sys.exit(main())

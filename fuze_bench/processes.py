@@ -1,0 +1,121 @@
+"""Child processes that never outlive us: start, prove ready, stop, reap."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from fuze_bench.errors import ServiceError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Called in a child: Linux then ends it when the thread that started it ends, kill -9 included."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """A process of ours in a group of its own, with its output in a file.
+
+    A context manager: leaving it stops and reaps the whole group, also after an exception or Ctrl-C.
+    Start it from a thread that lives as long as it should: on Linux it is ended with that thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        log_path: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        stop_timeout_s: float = 10.0,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._stop_timeout_s = stop_timeout_s
+        self._stop_signal = stop_signal
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("ab") as log:
+            try:
+                self._process = subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=None if environment is None else dict(environment),
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                )
+            except OSError as error:
+                raise ServiceError(f"{name} cannot be started ({error}): is {argv[0]} installed?") from None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of what it printed."""
+        text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `is_ready` says yes. Raises ServiceError with the log's end if it dies or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while not is_ready():
+            if not self.is_alive():
+                raise ServiceError(
+                    f"{self.name} ended with code {self.returncode()} at start:\n{self.log_tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{self.name} was not ready after {timeout_s:g} s:\n{self.log_tail()}")
+            time.sleep(0.01)
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait until it ends by itself; its exit code. Raises ServiceError if it does not."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ServiceError(f"{self.name} still runs after {timeout_s:g} s:\n{self.log_tail()}") from None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone, not to its children."""
+        if self.is_alive():
+            self._process.send_signal(number)
+
+    def kill_group(self) -> None:
+        """kill -9 to the process and everything it started, and reap it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to stop, insist after the timeout, reap it and what it left in its group. Safe to call twice."""
+        if self.is_alive():
+            self._process.send_signal(self._stop_signal)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._stop_timeout_s)
+        self.kill_group()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
