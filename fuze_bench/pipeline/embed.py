@@ -72,7 +72,10 @@ class SentenceEmbedder:
 
     def __init__(self, source: str, model_name: str, threads: int) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it, too, does not survive a fork
+        import transformers
         from sentence_transformers import SentenceTransformer
+
+        transformers.utils.logging.disable_progress_bar()  # it draws one for a tenth of a second
 
         self.model_name = model_name
         self._threads = threads

@@ -115,5 +115,9 @@ def _language(text: str, tree: Any) -> str | None:
 
 
 def preload() -> None:
-    """Load the language model, so that the first page does not wait for it and forks share it."""
-    py3langid.classify("")
+    """Extract a page, so that what loads itself at first use is there for the first bookmark, and forks share it."""
+    page = (
+        "<html><head><title>{0}</title></head><body><article><h1>{0}</h1><p>{0}</p></article></body></html>"
+    )
+    sentence = "Published on 2 March 2024, this is a page for warming up. " * 5
+    extract(page.format(sentence).encode(), "text/html; charset=utf-8", "http://localhost/")

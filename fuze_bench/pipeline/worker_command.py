@@ -4,56 +4,85 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Annotated
+import sys
+from collections.abc import Sequence
 
-import typer
+import click
 
-from fuze_bench.errors import FuzeError, SettingsError, nearest
+from fuze_bench.errors import FuzeError, InputError, SettingsError
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 
+EXIT_WENT_WRONG = 1
+EXIT_WRONG_USE = 2
+EXIT_INTERRUPTED = 130
 
-def worker(
-    queue: Annotated[
-        list[str] | None,
-        typer.Option(help="A queue to listen to; repeatable, in priority order. Default: all."),
-    ] = None,
-    count: Annotated[int, typer.Option(help="How many workers.", min=1)] = 1,
-    kind: Annotated[Kind, typer.Option(help="How a worker runs its jobs.")] = Kind.SIMPLE,
-    burst: Annotated[bool, typer.Option("--burst", help="Stop when the queues are empty.")] = False,
-    name: Annotated[str | None, typer.Option(help="Name in `rq info`; by default unique.")] = None,
-) -> None:
-    """Run workers until Ctrl-C or SIGTERM (which let the jobs in hand finish; a second one stops at once)."""
-    queues = tuple(queue or QUEUES)
-    for each in queues:
-        if each not in QUEUES:
-            raise SettingsError(f"--queue {each}: {nearest(each, QUEUES)}")
+
+@click.command()
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    type=click.Choice(QUEUES),
+    default=QUEUES,
+    help="A queue to listen to; repeatable, in priority order.  [default: all]",
+)
+@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many workers.")
+@click.option(
+    "--kind",
+    type=click.Choice([str(kind) for kind in Kind]),
+    default=str(Kind.SIMPLE),
+    show_default=True,
+    help="Jobs in the worker's own process, each in a fork, or each in a new interpreter.",
+)
+@click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
+@click.option("--name", help="Name in `rq info`.  [default: a unique one]")
+def worker(queues: tuple[str, ...], count: int, kind: str, burst: bool, name: str | None) -> None:
+    """Run workers until Ctrl-C or SIGTERM.
+
+    The first lets the jobs in hand finish, a second one stops at once. Without a Redis of your own (REDIS_URL), the
+    private one of this data folder is used, and started if need be.
+    """
     # Only now: a wrong option is refused before RQ is imported.
     from fuze_bench.pipeline.redis_server import redis_for
     from fuze_bench.pipeline.worker import run_workers
 
     with redis_for(Settings.from_mapping(os.environ)) as settings:
-        code = run_workers(settings, queues=queues, count=count, kind=kind, burst=burst, name=name)
+        code = run_workers(settings, queues=queues, count=count, kind=Kind(kind), burst=burst, name=name)
     if code:
-        raise typer.Exit(code)
+        raise click.exceptions.Exit(code)
 
 
 def configure_logging(level: str = "INFO") -> None:
-    """Plain lines on standard error: time, logger, message."""
+    """Plain lines on standard error: time, level, logger, message."""
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S"
     )
 
 
-def main() -> int:
-    """Run the command of this process; the exit code."""
-    configure_logging()
-    app = typer.Typer(add_completion=False)
-    app.command()(worker)
+def run_command(command: click.Command, argv: Sequence[str], program: str) -> int:
+    """Run a command line; the exit code: 0 done, 1 it went wrong, 2 the command line or a value on it is wrong."""
     try:
-        app(standalone_mode=False)
+        code = command.main(args=list(argv), prog_name=program, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo(f"{program}: stopped", err=True)
+        return EXIT_INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_WRONG_USE
+    except click.ClickException as error:
+        context = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else program
+        click.echo(f"{program}: {error.format_message()} See `{context} --help`.", err=True)
+        return error.exit_code
+    except (SettingsError, InputError) as error:
+        click.echo(f"{program}: {error}", err=True)
+        return EXIT_WRONG_USE
     except FuzeError as error:
-        typer.echo(f"fuze-bench worker: {error}", err=True)
-        return 1
-    except typer.Exit as stop:
-        return stop.exit_code
-    return 0
+        click.echo(f"{program}: {error}", err=True)
+        return EXIT_WENT_WRONG
+
+
+def main() -> int:
+    """The worker's command line alone."""
+    configure_logging()
+    return run_command(worker, sys.argv[1:], "fuze-bench worker")
