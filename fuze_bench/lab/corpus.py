@@ -1,4 +1,4 @@
-"""Pages for experiments: the shipped corpus with what extraction should find, or any folder of HTML."""
+"""Pages for experiments: the shipped corpus with what extraction should find, any folder of HTML, or any size."""
 
 import gzip
 import json
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuze_bench.errors import LabError, one_line
+from fuze_bench.errors import LabError, SettingsError, one_line
 
 CORPUS_DIRECTORY = Path(__file__).resolve().parents[2] / "data" / "corpus"
+_SMALLEST_BYTES = 300
+_SIZED_TOTAL_BYTES = 64_000_000
 _READERS: dict[str, Callable[[bytes], bytes]] = {
     ".html": bytes,
     ".htm": bytes,
@@ -96,3 +98,37 @@ def _read(path: Path, reader: Callable[[bytes], bytes]) -> bytes:
         return reader(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise LabError(f"cannot read the page {path} ({one_line(error)}); repair or remove it") from None
+
+
+def sized_pages(page_bytes: int) -> list[Page]:
+    """Plain English pages of exactly `page_bytes` bytes each: a hundred, or fewer if they took over 64 MB.
+
+    Raises SettingsError below 300 bytes, where no article fits.
+    """
+    if page_bytes < _SMALLEST_BYTES:
+        raise SettingsError(f"page_bytes is {page_bytes}; a page takes at least {_SMALLEST_BYTES} bytes")
+    count = max(1, min(100, _SIZED_TOTAL_BYTES // page_bytes))
+    return [
+        Page(
+            f"sized-{number}.html",
+            "text/html; charset=utf-8",
+            _sized_body(number, page_bytes),
+            f"Report {number}",
+        )
+        for number in range(count)
+    ]
+
+
+def _sized_body(number: int, page_bytes: int) -> bytes:
+    """Paragraphs as long as they fit, then spaces."""
+    head = f'<!DOCTYPE html><html lang="en"><title>Report {number}</title><body><article><h1>Report {number}</h1>\n'
+    tail = "</article></body></html>\n"
+    written, paragraphs = len(head) + len(tail), [head]
+    while written + len(line := _sized_paragraph(number, len(paragraphs))) <= page_bytes:
+        paragraphs.append(line)
+        written += len(line)
+    return ("".join(paragraphs) + " " * (page_bytes - written) + tail).encode()
+
+
+def _sized_paragraph(number: int, position: int) -> str:
+    return f"<p>Section {position} of report {number} describes how the workers took job {number * 1000 + position} from the queue.</p>\n"
