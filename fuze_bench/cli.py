@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 import fuze_bench
+from fuze_bench.errors import InputError
+from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.worker_command import configure_logging, run_command, worker
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fuze_bench.pipeline.service import BookmarkService
+
+# Every command imports what it needs when it runs: `--help` and a wrong option answer at once.
+
+_SAVE_GROUP = 500
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +33,144 @@ def app() -> None:
 
 
 app.add_command(worker)
+
+
+@app.command()
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="How many workers.")
+@click.option(
+    "--kind", type=click.Choice([str(k) for k in Kind]), default=str(Kind.SIMPLE), show_default=True
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Of the API.")
+@click.option(
+    "--pages",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of HTML for the origin to serve.  [default: the shipped corpus]",
+)
+@click.option(
+    "--latency-ms", type=click.IntRange(min=0), default=100, show_default=True, help="Of the origin."
+)
+def up(workers: int, kind: str, port: int, pages: Path | None, latency_ms: int) -> None:
+    """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it."""
+    from fuze_bench.up import run_up
+
+    settings = Settings.from_mapping(os.environ)
+    run_up(settings, workers=workers, kind=Kind(kind), port=port, pages=pages, latency_ms=latency_ms)
+
+
+@app.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+def api(host: str, port: int) -> None:
+    """Serve quick-save and the reading side over HTTP."""
+    from fuze_bench.pipeline.api import serve
+    from fuze_bench.pipeline.redis_server import with_running_redis
+
+    serve(with_running_redis(Settings.from_mapping(os.environ)), host, port)
+
+
+@app.command()
+@click.argument("urls", nargs=-1)
+@click.option(
+    "--file", "file", type=click.File("r", encoding="utf-8"), help="One URL a line; - reads standard input."
+)
+@click.option("--queue", type=click.Choice(QUEUES), help="[default: default, and low for --file]")
+@click.option("--title", help="Your own title, for a single URL.")
+def save(urls: tuple[str, ...], file: TextIO | None, queue: str | None, title: str | None) -> None:
+    """Save pages; they are processed by the workers, or here and now if no Redis is running."""
+    if not urls and file is None:
+        raise click.UsageError("Nothing to save: give URLs or --file.")
+    if title is not None and (len(urls) != 1 or file is not None):
+        raise click.UsageError("--title goes with exactly one URL.")
+    refused = _save_all(_addresses(urls, file), queue or ("default" if file is None else "low"), title)
+    if refused:
+        raise click.exceptions.Exit(1)
+
+
+def _addresses(urls: tuple[str, ...], file: TextIO | None) -> Iterator[str]:
+    yield from urls
+    for line in file or ():
+        text = line.strip()
+        if text and not text.startswith("#"):
+            yield text
+
+
+def _save_all(addresses: Iterator[str], queue: str, title: str | None) -> int:
+    """Save in groups, an answer a line; how many were refused."""
+    from rich.progress import Progress
+
+    from fuze_bench.pipeline.redis_server import with_running_redis
+    from fuze_bench.pipeline.service import BookmarkService
+
+    refused = 0
+    interactive = sys.stderr.isatty()
+    with BookmarkService(with_running_redis(Settings.from_mapping(os.environ))) as service:
+        everything = list(addresses)
+        with Progress(disable=not interactive, transient=True) as progress:
+            task = progress.add_task("saving", total=len(everything))
+            waiting = iter(everything)
+            while group := list(islice(waiting, _SAVE_GROUP)):
+                refused += _save_group(service, group, queue, title)
+                progress.advance(task, len(group))
+            _finish_here(service, progress)
+    return refused
+
+
+def _save_group(service: BookmarkService, group: list[str], queue: str, title: str | None) -> int:
+    accepted, refused = [], 0
+    for url in group:
+        try:
+            accepted.append(service.check(user_id=1, url=url, title=title, queue=queue))
+        except InputError as error:
+            refused += 1
+            click.echo(f"refused    {url[:200]}: {error}", err=True)
+    for result in service.save(accepted):
+        word = "duplicate" if result.was_duplicate else "saved"
+        click.echo(
+            f"{word:<10} {result.job.id} ({result.job.mode}, {result.bookmark.status}) {result.bookmark.url}"
+        )
+    return refused
+
+
+def _finish_here(service: BookmarkService, progress: Progress) -> None:
+    """Where no queue took the bookmarks, this process is the one that works on them: it stays until they are done."""
+    left = service.fallback.size()
+    if not left:
+        return
+    click.echo(f"no Redis: processing {left} here (Ctrl-C leaves the rest saved)", err=True)
+    task = progress.add_task("processing", total=left)
+    while not service.fallback.join(timeout_s=0.5):
+        progress.update(task, completed=left - service.fallback.size())
+
+
+@app.command()
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def status(job: str, as_json: bool) -> None:
+    """Show what is known of a job (its id is in every answer to a save)."""
+    import msgspec
+
+    from fuze_bench.pipeline.redis_server import with_running_redis
+    from fuze_bench.pipeline.store import Store
+    from fuze_bench.pipeline.task_queue import TaskQueue
+
+    settings = with_running_redis(Settings.from_mapping(os.environ))
+    with Store(settings) as store:
+        state = TaskQueue(settings).job_state(job, store)
+    if state is None:
+        raise InputError(f"there is no job {job[:100]!r}: its id looks like bookmark-12-1")
+    if as_json:
+        click.echo(msgspec.json.encode(state).decode())
+        return
+    for name, value in msgspec.to_builtins(state).items():
+        click.echo(f"{name:<12} {_shown(name, value)}")
+
+
+def _shown(name: str, value: object) -> str:
+    from datetime import datetime
+
+    if name.endswith("_at") and isinstance(value, int | float):
+        return datetime.fromtimestamp(value).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    return "-" if value is None else str(value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

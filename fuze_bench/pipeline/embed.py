@@ -75,7 +75,7 @@ class SentenceEmbedder:
         import transformers
         from sentence_transformers import SentenceTransformer
 
-        transformers.utils.logging.disable_progress_bar()  # it draws one for a tenth of a second
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # it draws one for a tenth of a second
 
         self.model_name = model_name
         self._threads = threads

@@ -52,6 +52,11 @@ class ThreadFallback:
         with self._changed:
             return bookmark_id in self._known
 
+    def size(self) -> int:
+        """How many bookmarks wait or are at work here."""
+        with self._changed:
+            return len(self._known)
+
     def join(self, timeout_s: float) -> bool:
         """Wait until nothing waits and nothing runs; False if that takes longer."""
         with self._changed:

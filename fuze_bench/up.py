@@ -1,0 +1,191 @@
+"""`fuze-bench up`: Redis, API, workers and origin as one, with a live screen; Ctrl-C stops all of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import redis
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rq import Queue, Worker
+
+from fuze_bench.errors import ServiceError, SettingsError
+from fuze_bench.pipeline.redis_server import connect, redis_for
+from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
+from fuze_bench.pipeline.store import Store
+from fuze_bench.processes import Child
+
+_REFRESH_S = 0.5
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the screen shows: numbers of bookmarks by status, jobs by queue, workers alive."""
+
+    bookmarks: dict[str, int]
+    waiting: dict[str, int] | None
+    workers: int
+
+    def line(self) -> str:
+        """On one line, for logs and pipes."""
+        queues = "Redis is away" if self.waiting is None else _pairs(self.waiting)
+        return f"bookmarks: {_pairs(self.bookmarks)} · waiting: {queues} · workers: {self.workers}"
+
+
+class System:
+    """The running parts. Made by `running_system`, which stops them."""
+
+    def __init__(
+        self, settings: Settings, store: Store, children: list[Child], api_url: str, origin_url: str
+    ) -> None:
+        self.settings = settings
+        self.api_url = api_url
+        self.origin_url = origin_url
+        self._store = store
+        self._children = children
+        assert settings.redis_url is not None
+        self._redis = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
+
+    def snapshot(self) -> Snapshot:
+        """The present state. Raises ServiceError if one of the processes has ended."""
+        for child in self._children:
+            if not child.is_alive():
+                raise ServiceError(f"{child.name} ended with code {child.returncode()}:\n{child.log_tail()}")
+        try:
+            waiting = {name: Queue(name, connection=self._redis).count for name in QUEUES}
+            workers = Worker.count(connection=self._redis)
+        except redis.RedisError:
+            return Snapshot(self._store.counts(), None, 0)
+        return Snapshot(self._store.counts(), waiting, workers)
+
+
+@contextmanager
+def running_system(
+    settings: Settings, *, workers: int, kind: Kind, port: int, pages: Path | None, latency_ms: int
+) -> Iterator[System]:
+    """Start everything, prove the API ready, and stop everything at the end, whatever happens."""
+    _require_free(port)
+    python = sys.executable
+    with ExitStack() as stack:
+        settings = stack.enter_context(redis_for(settings))
+        store = stack.enter_context(Store(settings))
+        environment = {**os.environ, **settings.to_mapping()}
+        logs = settings.data_dir / "logs"
+
+        def start(name: str, *arguments: str) -> Child:
+            log = logs / f"{name}.log"
+            log.unlink(missing_ok=True)
+            return stack.enter_context(Child(name, [python, "-m", *arguments], log, environment=environment))
+
+        origin_options = ["--port", "0", "--latency-ms", str(latency_ms)]
+        if pages is not None:
+            origin_options += ["--pages", str(pages)]
+        origin = start("origin", "fuze_bench.lab.origin", *origin_options)
+        worker = start("worker", "fuze_bench.pipeline.worker", "--count", str(workers), "--kind", str(kind))
+        api = start("api", "fuze_bench.cli", "api", "--port", str(port))
+        api_url = f"http://{_HOST}:{port}"
+        api.wait_ready(lambda: _answers(f"{api_url}/healthz"), timeout_s=60)
+        origin.wait_ready(lambda: origin.log_tail().startswith("ready "), timeout_s=60)
+        origin_url = origin.log_tail().split()[1]
+        yield System(settings, store, [origin, worker, api], api_url, origin_url)
+
+
+def run(system: System, workers: int) -> None:
+    """Show the system's state until SIGINT or SIGTERM: a screen on a terminal, else a line whenever it changes."""
+    console = Console()
+    console.print(f"API and page  {system.api_url}/")
+    console.print(f"some pages    {system.origin_url}/page/0 … to save")
+    console.print(f"try           curl -s {system.api_url}/api/bookmarks/quick-save -H 'Content-Type: application/json'"
+                  f""" -d '{{"url": "{system.origin_url}/page/0"}}'""", soft_wrap=True)  # fmt: skip
+    console.print("Ctrl-C stops everything")
+    with _until_stopped() as stopped:
+        if console.is_terminal:
+            with Live(console=console, auto_refresh=False, transient=False) as live:
+                while not stopped:
+                    live.update(_screen(system.snapshot(), workers), refresh=True)
+                    time.sleep(_REFRESH_S)
+        else:
+            shown = ""
+            while not stopped:
+                line = system.snapshot().line()
+                if line != shown:
+                    console.print(line, soft_wrap=True, highlight=False)
+                    shown = line
+                time.sleep(_REFRESH_S)
+    console.print("stopping …")
+
+
+def _screen(snapshot: Snapshot, workers: int) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    state = f"{snapshot.workers} of {workers}" + (
+        "" if snapshot.workers >= workers else " (loading the model)"
+    )
+    table.add_row("workers", state)
+    table.add_row("waiting", "Redis is away" if snapshot.waiting is None else _pairs(snapshot.waiting))
+    table.add_row("bookmarks", _pairs(snapshot.bookmarks))
+    return table
+
+
+def _pairs(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
+
+
+@contextmanager
+def _until_stopped() -> Iterator[list[int]]:
+    """A list that is empty until the process is told to stop."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except (OSError, OverflowError) as error:
+            raise SettingsError(f"port {port} cannot be used ({error}): choose another with --port") from None
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def run_up(
+    settings: Settings, *, workers: int, kind: Kind, port: int, pages: Path | None, latency_ms: int
+) -> None:
+    """The whole command. SIGTERM while it starts is as good as Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    with running_system(
+        settings, workers=workers, kind=kind, port=port, pages=pages, latency_ms=latency_ms
+    ) as system:
+        run(system, workers)

