@@ -1,0 +1,173 @@
+"""An experiment from its first trial to its last: block by block, with progress and time left, losing nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fuze_bench.lab.machine import describe_machine
+from fuze_bench.lab.results import OK, Run, RunWriter, TrialRow, load_run
+from fuze_bench.lab.spec import Experiment, PlannedTrial
+from fuze_bench.lab.trial import run_trial
+from fuze_bench.pipeline.settings import Settings
+
+RUN_NAME = "worker-counts"
+
+
+def run_experiment(experiment: Experiment, settings: Settings | None = None) -> Run:
+    """Measure everything that `experiment` plans, in a new folder below `<data_dir>/runs`.
+
+    `settings` are the environment's by default; Redis and database are always empty ones of the trial's own. A
+    trial that fails is recorded as such and the rest goes on. Ctrl-C is passed on after a word about where
+    the finished trials are.
+    """
+    settings = Settings.from_mapping(os.environ) if settings is None else settings
+    recorded = replace(settings, redis_url=None, database_url=None).to_mapping()
+    writer = RunWriter(
+        settings.data_dir / "runs", RUN_NAME, experiment, settings=recorded, machine=describe_machine()
+    )
+    plan = experiment.plan()
+    with _reporter(len(plan)) as reporter:
+        try:
+            for planned in plan:
+                _one(planned, experiment, settings, writer, reporter)
+        except KeyboardInterrupt:
+            reporter.say(f"stopped; what was measured so far is in {writer.folder}")
+            raise
+    return load_run(writer.folder)
+
+
+def _one(
+    planned: PlannedTrial, experiment: Experiment, settings: Settings, writer: RunWriter, reporter: _Reporter
+) -> None:
+    folder = writer.folder / "trials" / f"{planned.number:03}"
+    reporter.begins(planned)
+    row, events = run_trial(planned, experiment, settings, folder, on_progress=reporter.progressed)
+    writer.add(row, events)
+    if row.status == OK:
+        # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
+        shutil.rmtree(folder)
+    reporter.ended(planned, row)
+
+
+class _Reporter(Protocol):
+    """Shows how far a run is; a context manager."""
+
+    def begins(self, planned: PlannedTrial) -> None: ...
+
+    def progressed(self, done: int, total: int) -> None:
+        """`done` of `total` bookmarks of the present trial are done."""
+
+    def ended(self, planned: PlannedTrial, row: TrialRow) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+    def __enter__(self) -> _Reporter: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class _TimeLeft:
+    """Time left, from how long trials have taken so far."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._start_s = time.monotonic()
+
+    def after(self, finished: int) -> str:
+        if finished == self._total:
+            return f"done in {_duration(time.monotonic() - self._start_s)}"
+        return f"about {_duration((time.monotonic() - self._start_s) / finished * (self._total - finished))} left"
+
+
+class _PlainReporter:
+    """One line a trial, for logs and notebooks."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._left = _TimeLeft(total)
+
+    def begins(self, planned: PlannedTrial) -> None:
+        if planned.number == 1:
+            self.say(f"{self._total} trials; the time left is known after the first")
+
+    def progressed(self, done: int, total: int) -> None:
+        pass
+
+    def ended(self, planned: PlannedTrial, row: TrialRow) -> None:
+        self.say(f"{_line(planned, row, self._total)} · {self._left.after(planned.number)}")
+
+    def say(self, line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def __enter__(self) -> _PlainReporter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+class _TerminalReporter:
+    """A bar over the whole run, moved by every bookmark, and a line for every trial above it."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self._total = total
+        self._left = _TimeLeft(total)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("starting", total=total, left="")
+        self._finished = 0
+
+    def begins(self, planned: PlannedTrial) -> None:
+        self._bar.update(self._task, description=f"{planned.configuration.label}: starting")
+
+    def progressed(self, done: int, total: int) -> None:
+        description = f"{done} of {total} bookmarks"
+        self._bar.update(self._task, completed=self._finished + done / total, description=description)
+
+    def ended(self, planned: PlannedTrial, row: TrialRow) -> None:
+        self._finished = planned.number
+        self._bar.update(self._task, completed=planned.number, left=self._left.after(planned.number))
+        self.say(_line(planned, row, self._total))
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, highlight=False, markup=False)
+
+    def __enter__(self) -> _TerminalReporter:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.stop()
+
+
+def _reporter(total: int) -> _Reporter:
+    console = Console()
+    # rich takes a notebook for a terminal; there its bar would be one output a frame.
+    if console.is_terminal and not console.is_jupyter:
+        return _TerminalReporter(total, console)
+    return _PlainReporter(total)
+
+
+def _line(planned: PlannedTrial, row: TrialRow, total: int) -> str:
+    outcome = f"{row.throughput_per_s:.2f} bookmarks/s" if row.throughput_per_s else f"failed: {row.problem}"
+    return (
+        f"trial {planned.number}/{total} · block {planned.block} · {planned.configuration.label} · {outcome}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,118 @@
+"""The real parts of a trial as context managers: start, prove ready, stop, always reap."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from rq import Worker
+
+from fuze_bench.errors import QueueUnavailableError, ServiceError, one_line
+from fuze_bench.lab.spec import Configuration
+from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import Child
+
+_ORIGIN_READY_S = 30.0
+_WORKERS_READY_S = 180.0
+_ANSWER_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class RunningOrigin:
+    """The web site that the workers fetch from."""
+
+    child: Child
+    url: str
+
+    def hits(self) -> dict[str, int]:
+        """How often each target (path and query string) was asked for. Raises ServiceError if it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/hits", timeout=_ANSWER_TIMEOUT_S) as answer:
+                found: dict[str, int] = json.load(answer)
+        except (OSError, ValueError) as error:
+            raise ServiceError(f"the origin does not tell its hits ({one_line(error)})") from None
+        return found
+
+
+@contextmanager
+def running_origin(
+    folder: Path, *, latency_ms: float, failure_rate: float = 0.0, seed: int = 1, pages: str | None = None
+) -> Iterator[RunningOrigin]:
+    """The origin as a process of its own, with its output in `folder`. Raises ServiceError if it does not start."""
+    argv = [sys.executable, "-m", "fuze_bench.lab.origin", "--port", "0", "--latency-ms", f"{latency_ms:g}"]
+    argv += ["--failure-rate", f"{failure_rate:g}", "--seed", str(seed)]
+    if pages is not None:
+        argv += ["--pages", pages]
+    with Child("the origin", argv, folder / "origin.log", environment=_own_environment()) as child:
+        child.wait_ready(lambda: _ready_url(child) is not None, _ORIGIN_READY_S)
+        url = _ready_url(child)
+        assert url is not None
+        yield RunningOrigin(child, url)
+
+
+def _ready_url(child: Child) -> str | None:
+    for line in child.log_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        if line.startswith("ready ") and line.endswith("\n"):
+            return line.removeprefix("ready ").strip()
+    return None
+
+
+@dataclass(frozen=True)
+class RunningWorkers:
+    """The workers of one configuration, as one process or as forks of one that loaded the model."""
+
+    child: Child
+    names: frozenset[str]
+    redis_url: str
+
+    def problem(self) -> str | None:
+        """What became of a worker that is no longer there; None while all of them live."""
+        if not self.child.is_alive():
+            return f"the workers ended with code {self.child.returncode()}"
+        replaced = registered_workers(self.redis_url) - self.names
+        return f"a worker died and was replaced by {', '.join(sorted(replaced))}" if replaced else None
+
+
+@contextmanager
+def running_workers(
+    settings: Settings, configuration: Configuration, folder: Path
+) -> Iterator[RunningWorkers]:
+    """Real worker processes, ready when all have registered in RQ, which they do after loading the model.
+
+    Raises ServiceError if they do not get there.
+    """
+    assert settings.redis_url is not None
+    url = settings.redis_url
+    argv = [sys.executable, "-m", "fuze_bench.pipeline.worker"]
+    argv += ["--kind", configuration.kind, "--count", str(configuration.workers)]
+    environment = {**_own_environment(), **settings.to_mapping()}
+    log_path = folder / "workers.log"
+    with Child(configuration.label, argv, log_path, environment=environment, stop_timeout_s=30) as child:
+        child.wait_ready(lambda: len(registered_workers(url)) == configuration.workers, _WORKERS_READY_S)
+        yield RunningWorkers(child, registered_workers(url), url)
+
+
+def registered_workers(redis_url: str) -> frozenset[str]:
+    """The names of the workers that RQ knows. Raises QueueUnavailableError if Redis is away."""
+    try:
+        with connect(redis_url, connect_timeout_s=2, timeout_s=5) as client:
+            return frozenset(Worker.all_keys(connection=client))
+    except redis.RedisError as error:
+        raise QueueUnavailableError(f"Redis is away ({one_line(error)})") from None
+
+
+def _own_environment() -> Mapping[str, str]:
+    """This process's environment without what would lead a part to the user's own Redis or database."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FUZE_", "REDIS_")) and name != "DATABASE_URL"
+    }
