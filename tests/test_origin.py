@@ -1,6 +1,8 @@
 """The origin: routes, counts, faults, hostile answers and a clean end, over real sockets."""
 
+import asyncio
 import contextlib
+import gc
 import gzip
 import io
 import os
@@ -74,6 +76,18 @@ def open_connections(origin: Origin) -> int:
     port = urlsplit(origin.url).port
     sockets = psutil.Process().net_connections("tcp")
     return sum(found.laddr.port == port and found.status != psutil.CONN_LISTEN for found in sockets)
+
+
+def pending_answers() -> int:
+    """Streams and delayed replies that still run somewhere in this process."""
+    tasks = [found for found in gc.get_objects() if isinstance(found, asyncio.Task) and not found.done()]
+    timers = [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, asyncio.TimerHandle) and not found.cancelled()
+    ]
+    streams = sum("Connection._stream" in repr(task.get_coro()) for task in tasks)
+    return streams + sum("Connection._send_late" in repr(timer) for timer in timers)
 
 
 # Routes
@@ -384,8 +398,18 @@ def test_a_client_that_leaves_frees_the_server(origin, path):
     with connected(origin.url) as connection:
         connection.sendall(get(path))
         wait_until(lambda: origin.hits(path) == 1)
-        assert open_connections(origin) == 1
-    wait_until(lambda: open_connections(origin) == 0)
+        assert (open_connections(origin), pending_answers()) == (1, 1)
+    wait_until(lambda: (open_connections(origin), pending_answers()) == (0, 0))
+
+
+def test_a_client_that_does_not_read_costs_no_memory(origin, client):
+    with connected(origin.url) as idle:
+        idle.sendall(get("/hostile/huge"))
+        wait_until(lambda: origin.hits("/hostile/huge") == 1)
+        before = psutil.Process().memory_info().rss
+        for _ in range(500):  # as many turns for the stream, whose pieces are 50 KB
+            client.get(origin.url + "/page/0")
+        assert psutil.Process().memory_info().rss - before < 10_000_000
 
 
 def test_closing_ends_every_connection_and_the_thread(client):
