@@ -1,0 +1,88 @@
+"""The private Redis: real, found by other processes of the same data folder, and gone with its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import wait_until
+
+from fuze_bench.errors import SettingsError
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect, find_binary, redis_for, running_private_url
+from fuze_bench.pipeline.settings import Settings
+
+
+def test_data_is_there_after_a_restart(data_dir: Path) -> None:
+    with PrivateRedis(data_dir) as server:
+        connect(server.url).set("k", "v")
+        server.stop()
+        server.start()
+        assert connect(server.tcp_url).get("k") == b"v"
+
+
+def test_a_second_process_finds_the_running_one(data_dir: Path) -> None:
+    settings = Settings(data_dir=data_dir)
+    assert running_private_url(data_dir) is None
+    with redis_for(settings) as owner, redis_for(settings) as guest:
+        assert guest.redis_url == owner.redis_url == running_private_url(data_dir)
+    assert running_private_url(data_dir) is None
+
+
+def test_an_own_redis_is_used_as_it_is(data_dir: Path, private_redis: PrivateRedis) -> None:
+    with redis_for(Settings(data_dir=data_dir / "other", redis_url=private_redis.tcp_url)) as settings:
+        assert settings.redis_url == private_redis.tcp_url
+    assert not (data_dir / "other").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
+def test_it_dies_with_an_owner_that_is_killed(data_dir: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from fuze_bench.pipeline.redis_server import PrivateRedis\n"
+        f"server = PrivateRedis(Path({str(data_dir)!r})); print(server.pid, flush=True); time.sleep(600)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    with owner.stdout:
+        pid = int(owner.stdout.readline())
+    assert psutil.pid_exists(pid)
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    wait_until(lambda: not psutil.pid_exists(pid), what="redis-server to end")
+
+
+def test_a_deep_folder_does_not_break_the_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 70) / ("e" * 70)
+    with PrivateRedis(deep) as server:
+        assert connect(server.url).ping()
+        folder = server.socket_path.parent
+    assert not folder.exists()
+
+
+def test_decode_responses_in_the_url_does_not_break_job_data(private_redis: PrivateRedis) -> None:
+    client = connect(private_redis.tcp_url + "?decode_responses=True")
+    client.set("k", b"\xff\x00")
+    assert client.get("k") == b"\xff\x00"
+
+
+def test_the_binary_is_new_enough() -> None:
+    printed = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = printed.split("v=")[1].split(".")[:2]
+    assert (int(major), int(minor)) >= (6, 2)
+
+
+def test_an_old_binary_on_path_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "redis-server"
+    old.write_text("#!/bin/sh\necho 'Redis server v=5.0.7 sha=0'\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert find_binary() != str(old)
+
+
+def test_a_url_that_cannot_be_read_is_said_so() -> None:
+    with pytest.raises(SettingsError, match="REDIS_URL cannot be read"):
+        connect("redis://h:port/0")

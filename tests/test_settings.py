@@ -1,0 +1,68 @@
+"""Settings from the environment: read whole, checked whole, no secret lost or mangled."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from fuze_bench.errors import SettingsError
+from fuze_bench.pipeline.settings import Settings
+
+PASSWORD = "p/a#s?s@w:o%r[d]+ü"
+
+
+def test_what_is_set_comes_back_from_the_environment_it_makes() -> None:
+    settings = Settings.from_mapping(
+        {
+            "FUZE_LEASE_S": "3.5",
+            "FUZE_TRACKING_PARAMETERS": "a, b",
+            "FUZE_DATA_DIR": "/somewhere",
+            "REDIS_URL": "redis://h:1/2",
+            "DATABASE_URL": "postgresql://h/d",
+            "HOME": "/root",
+        }
+    )
+    assert settings.lease_s == 3.5
+    assert settings.tracking_parameters == ("a", "b")
+    assert Settings.from_mapping(settings.to_mapping()) == settings
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="FUZE_LEASES_S: did you mean 'FUZE_LEASE_S'"):
+        Settings.from_mapping({"FUZE_LEASES_S": "3"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"FUZE_LEASE_S": "soon"}, "FUZE_LEASE_S='soon' is not a number"),
+        ({"FUZE_LEASE_S": "-1"}, "FUZE_LEASE_S=-1.0 is too small"),
+        ({"FUZE_LEASE_S": "nan"}, "FUZE_LEASE_S=nan"),
+        ({"FUZE_FALLBACK_THREADS": "0"}, "FUZE_FALLBACK_THREADS=0 is too small"),
+        ({"REDIS_URL": "http://x"}, "REDIS_URL starts with 'http'"),
+        ({"REDIS_PORT": "six"}, "REDIS_PORT='six' is not a number"),
+        ({"REDIS_SSL": "perhaps"}, "REDIS_SSL='perhaps'"),
+        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL starts with 'mysql'"),
+    ],
+)
+def test_a_wrong_value_is_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_mapping(environment)
+
+
+def test_redis_from_its_parts() -> None:
+    parts = {"REDIS_HOST": "::1", "REDIS_PORT": "7000", "REDIS_DB": "3", "REDIS_USERNAME": "me", "REDIS_SSL": "true"}
+    url = Settings.from_mapping({**parts, "REDIS_PASSWORD": PASSWORD}).redis_url
+    assert url is not None
+    split = urlsplit(url)
+    assert (split.scheme, split.hostname, split.port, split.path) == ("rediss", "::1", 7000, "/3")
+    assert (split.username, unquote(split.password or "")) == ("me", PASSWORD)
+
+
+def test_redis_url_wins_over_its_parts() -> None:
+    assert Settings.from_mapping({"REDIS_URL": "redis://one", "REDIS_HOST": "two"}).redis_url == "redis://one"
+
+
+def test_postgresql_is_spoken_with_psycopg() -> None:
+    assert Settings(database_url="postgres://u:p@h/d").sqlalchemy_url == "postgresql+psycopg://u:p@h/d"
