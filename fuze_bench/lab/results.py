@@ -104,6 +104,8 @@ class Run:
     machine: Mapping[str, Any]
     trials: pd.DataFrame
     events: pd.DataFrame
+    pages: str | None = None
+    """The folder of pages that was served, which need not exist here; None: the shipped pages."""
 
     @property
     def planned_trials(self) -> int:
@@ -121,10 +123,11 @@ class Run:
         """What was run on what, for people."""
         m, e = self.machine, self.experiment
         configurations = ", ".join(c.label for c in e.configurations)
+        pages = "shipped pages" if self.pages is None else f"pages of the folder {Path(self.pages).name}"
         return {
             "Trials": f"{len(self.good_trials())} good of {self.planned_trials} planned",
             "Configurations": configurations,
-            "Workload": f"{e.bookmarks} bookmarks saved at once, pages answered after {e.origin_latency_ms:g} ms",
+            "Workload": f"{e.bookmarks} bookmarks saved at once; {pages}, answered after {e.origin_latency_ms:g} ms",
             "Repeats": f"{e.repeats} blocks, order shuffled with seed {e.seed}",
             "Embedding model": str(self.settings.get("FUZE_EMBEDDING_MODEL", "unknown")),
             "Machine": f"{m.get('cpu_model', 'unknown CPU')}, {m.get('usable_cores')} usable cores,"
@@ -197,7 +200,9 @@ def load_run(path: str | Path) -> Run:
     events["total_ms"] = _milliseconds(events["done_ns"] - events["queued_ns"])
     return Run(
         folder=folder,
+        # The folder of pages may be gone by now, or on another machine.
         experiment=Experiment.from_mapping({**spec["experiment"], "pages": None}),
+        pages=spec["experiment"]["pages"],
         settings=spec["settings"],
         machine=_read_json(folder / _MACHINE),
         trials=_read_table(folder / _TRIALS, TrialRow),
