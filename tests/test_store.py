@@ -9,7 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from fuze_bench.errors import StoreError
-from fuze_bench.pipeline.bookmarks import EmbeddingState, NewBookmark, Processed, ProcessingError, Reason, Status
+from fuze_bench.pipeline.bookmarks import (
+    EmbeddingState,
+    NewBookmark,
+    Processed,
+    ProcessingError,
+    Reason,
+    Status,
+)
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.timing import FakeClock
@@ -136,7 +143,10 @@ def test_the_users_title_wins_and_an_empty_one_is_none(store: Store) -> None:
     named, unnamed = store.save([new(title="My name for it"), new("https://example.org/b", title="")])
     claims = store.claim([named.bookmark.id, unnamed.bookmark.id], LEASE_S)
     store.finish([(claim, processed(), {}) for claim in claims])
-    assert [store.get(i).title for i in (named.bookmark.id, unnamed.bookmark.id)] == ["My name for it", "Page title"]  # type: ignore[union-attr]
+    assert [store.get(i).title for i in (named.bookmark.id, unnamed.bookmark.id)] == [
+        "My name for it",
+        "Page title",
+    ]  # type: ignore[union-attr]
 
 
 def test_nul_in_what_a_page_says_is_not_the_stores_trouble(store: Store) -> None:

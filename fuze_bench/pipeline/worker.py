@@ -32,17 +32,31 @@ logger = logging.getLogger(__name__)
 
 #: A worker that idles wakes up this often to say that it lives and to look after the registries.
 _MAINTENANCE_INTERVAL_S = 30
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 
 
 class _PipelineWorker:
-    """Mixed into RQ's workers: the pipeline's exceptions are one line in the log, not a traceback."""
+    """Mixed into RQ's workers.
+
+    The pipeline's own exceptions are one line in the log, not a traceback. And a signal that arrives after the worker
+    has registered itself, but before RQ handles signals, stops it cleanly too: it would leave a worker in Redis that
+    is not there, and a scheduler behind.
+    """
 
     def handle_exception(self, job: Any, *exc_info: Any) -> None:
         if isinstance(exc_info[1], ProcessingError):
             logger.info("job %s failed: %s", job.id, exc_info[1])
         else:
             super().handle_exception(job, *exc_info)  # type: ignore[misc]
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        def note(_number: int, _frame: FrameType | None) -> None:
+            self._stop_requested = True
+
+        for number in _STOP_SIGNALS:
+            signal.signal(number, note)
+        super().bootstrap(*args, **kwargs)  # type: ignore[misc]
 
 
 class PipelineSimpleWorker(_PipelineWorker, SimpleWorker):
@@ -158,7 +172,7 @@ class _Supervisor:
         self._exit_code = 0
 
     def run(self, count: int) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             signal.signal(number, self._pass_on)
         for index in range(count):
             self._start(f"{self._base}-{index + 1}")
@@ -194,7 +208,7 @@ class _Supervisor:
             return
         code = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _STOP_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             die_with_parent()
             code = _work(*self._arguments, name)

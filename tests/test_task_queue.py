@@ -1,0 +1,220 @@
+"""The queue's seed names, the fallback, and coming back after an outage."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from conftest import wait_until
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from fuze_bench.errors import InputError, QueueUnavailableError
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline import process, task_queue
+from fuze_bench.pipeline.bookmarks import Mode, Status
+from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+from fuze_bench.pipeline.service import BookmarkService, SaveResult
+from fuze_bench.pipeline.settings import Settings
+
+
+def save(service: BookmarkService, url: str, queue: str = "default") -> SaveResult:
+    return service.save([service.check(user_id=1, url=url, queue=queue)])[0]
+
+
+def queue(settings: Settings, name: str = "default") -> Queue:
+    assert settings.redis_url is not None
+    return Queue(name, connection=connect(settings.redis_url), serializer=JSONSerializer)
+
+
+@pytest.fixture(autouse=True)
+def own_pipeline() -> Iterator[None]:
+    """The process's pipeline is each test's own."""
+    process.install_pipeline(None)
+    yield
+    process.install_pipeline(None)
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Settings:
+    """Redis is tried again at once after an outage."""
+    return replace(settings, redis_retry_s=0.0, redis_connect_timeout_s=0.2, redis_timeout_s=0.2)
+
+
+def test_jobs_are_json_with_the_documented_arguments(service: BookmarkService, settings: Settings) -> None:
+    result = save(service, "https://example.org/x")
+    [job] = queue(settings).jobs
+    assert job.id == result.job.id == f"bookmark-{result.bookmark.id}-1"
+    assert job.func_name == "fuze_bench.pipeline.process.process_bookmark_content_task"
+    assert job.args == [result.bookmark.id, "https://example.org/x", 1]
+    assert job.timeout == settings.job_timeout_s
+    raw = connect(settings.redis_url or "").hget(f"rq:job:{job.id}", "data")
+    assert b"pickle" not in (raw or b"")
+
+
+def test_a_duplicate_gets_the_job_that_is_under_way(service: BookmarkService, settings: Settings) -> None:
+    first, again = save(service, "https://example.org/x"), save(service, "https://example.org/x#top")
+    assert again.was_duplicate
+    assert again.job == first.job
+    assert queue(settings).count == 1
+
+
+def test_a_group_goes_to_its_queues(service: BookmarkService, settings: Settings) -> None:
+    names = ["high", "low", "default", "low"]
+    new = [service.check(user_id=1, url=f"https://example.org/{i}", queue=n) for i, n in enumerate(names)]
+    assert [r.job.queue for r in service.save(new)] == names
+    assert [queue(settings, name).count for name in ("high", "default", "low")] == [1, 1, 2]
+
+
+def test_redis_absent_at_start(settings: Settings, origin: Origin) -> None:
+    with BookmarkService(replace(settings, redis_url=None)) as service:
+        result = save(service, f"{origin.url}/page/1")
+        assert result.job.mode is Mode.THREAD
+        assert service.fallback.join(30)
+        found = service.store.get(result.bookmark.id)
+        assert found is not None
+        assert found.status is Status.PROCESSED
+
+
+def test_an_outage_is_one_line_and_ends_by_itself(
+    impatient: Settings, private_redis: PrivateRedis, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BookmarkService(impatient) as service, caplog.at_level(logging.WARNING):
+        assert save(service, f"{origin.url}/page/0").job.mode is Mode.RQ
+        private_redis.stop()
+        assert [save(service, f"{origin.url}/page/{n}").job.mode for n in (1, 2, 3)] == [Mode.THREAD] * 3
+        assert not service.queue.is_available()
+        private_redis.start()
+        assert save(service, f"{origin.url}/page/4").job.mode is Mode.RQ
+        assert service.queue.is_available()
+        assert service.fallback.join(30)
+        assert service.store.counts()["processed"] == 3
+    messages = [r.getMessage() for r in caplog.records if r.name == task_queue.__name__]
+    assert sum("falling back to threading" in m for m in messages) == 1
+    assert sum("Redis is back" in m for m in messages) == 1
+
+
+def test_a_redis_that_was_away_is_not_asked_again_at_once(
+    settings: Settings, private_redis: PrivateRedis
+) -> None:
+    patient = replace(settings, redis_retry_s=600, redis_connect_timeout_s=0.2)
+    with BookmarkService(patient) as service:
+        private_redis.stop()
+        with pytest.raises(QueueUnavailableError, match="connect"):
+            service.queue.enqueue([save_only(service)])
+        private_redis.start()
+        with pytest.raises(QueueUnavailableError, match="a moment ago"):
+            service.queue.enqueue([save_only(service)])
+
+
+def save_only(service: BookmarkService):  # type: ignore[no-untyped-def]
+    return service.store.save([service.check(user_id=1, url="https://example.org/x")])[0].bookmark
+
+
+def test_a_redis_that_refuses_writes_is_not_available(impatient: Settings, origin: Origin) -> None:
+    client = connect(impatient.redis_url or "")
+    client.config_set("maxmemory", "1")
+    with BookmarkService(impatient) as service:
+        assert client.ping()
+        assert not service.queue.is_available()
+        assert save(service, f"{origin.url}/page/1").job.mode is Mode.THREAD
+
+
+def test_a_job_is_known_by_its_row_when_redis_is_not_there(
+    impatient: Settings, private_redis: PrivateRedis, origin: Origin
+) -> None:
+    with BookmarkService(impatient) as service:
+        private_redis.stop()
+        result = save(service, f"{origin.url}/status/404")
+        assert service.fallback.join(30)
+        state = service.queue.job_state(result.job.id, service.store)
+        assert state is not None
+        assert (state.status, state.attempts) == ("failed", 1)
+        assert "does not exist" in (state.error or "")
+
+
+@pytest.mark.parametrize(
+    "job_id", ["", "nope", "bookmark-", "bookmark-1", "bookmark-1-1-1", "bookmark:1", "é", "\0", "x" * 5_000]
+)
+def test_ids_that_are_none_are_not_known(service: BookmarkService, job_id: str) -> None:
+    save(service, "https://example.org/x")
+    assert service.queue.job_state(job_id, service.store) is None
+
+
+def test_the_seed_names(
+    settings: Settings, origin: Origin, private_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module's own functions, set up by the environment as a product would."""
+    environment = {**settings.to_mapping(), "FUZE_REDIS_RETRY_S": "0", "FUZE_REDIS_CONNECT_TIMEOUT_S": "0.2"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    task_queue._from_environment.cache_clear()
+    try:
+        store, _, fallback = task_queue._from_environment()
+        with BookmarkService(settings, store) as service:
+            url = f"{origin.url}/page/5"
+            bookmark = store.save([service.check(user_id=1, url=url)])[0].bookmark
+            assert task_queue.is_rq_available()
+            assert task_queue.enqueue_bookmark_processing(bookmark.id, url, 1, "high") == bookmark.job_id
+            assert queue(settings, "high").job_ids == [bookmark.job_id]
+            with pytest.raises(InputError, match="there is no queue 'highest'"):
+                task_queue.enqueue_bookmark_processing(bookmark.id, url, 1, "highest")
+            with pytest.raises(InputError, match="there is no bookmark 999"):
+                task_queue.enqueue_bookmark_processing(999, url, 1)
+            private_redis.stop()
+            assert not task_queue.is_rq_available()
+            with pytest.raises(QueueUnavailableError):
+                task_queue.enqueue_bookmark_processing(bookmark.id, url, 1)
+            assert task_queue.process_bookmark_content_async(bookmark.id, url, 1).mode is Mode.THREAD
+            assert fallback.join(30)
+            status = task_queue.get_job_status(bookmark.job_id)
+        assert status is not None
+        assert list(status) == [
+            "id", "status", "queue", "created_at", "enqueued_at", "started_at", "ended_at", "attempts", "error", "result",
+        ]  # fmt: skip
+        assert status["status"] == "finished"
+        assert status["ended_at"] >= status["started_at"] >= status["created_at"]
+        assert task_queue.get_job_status("bookmark-999-1") is None
+        fallback.close()
+    finally:
+        task_queue._from_environment.cache_clear()
+
+
+def test_the_fallback_is_bounded_and_batches_what_piled_up() -> None:
+    gate, batches = threading.Event(), []
+
+    def work(ids: object) -> None:
+        batches.append(list(ids))  # type: ignore[call-overload]
+        gate.wait(30)
+
+    with ThreadFallback(work, threads=1, backlog=5, batch=3) as fallback:
+        assert fallback.submit(0)
+        wait_until(lambda: batches, what="the first batch")
+        assert [fallback.submit(n) for n in range(1, 8)] == [True] * 5 + [False] * 2
+        assert fallback.submit(0)  # known already: no second time
+        assert fallback.holds(0)
+        assert fallback.size() == 6
+        gate.set()
+        assert fallback.join(30)
+    assert batches == [[0], [1, 2, 3], [4, 5]]
+    assert not fallback.submit(9)
+
+
+def test_the_fallback_survives_a_failing_batch(caplog: pytest.LogCaptureFixture) -> None:
+    done = []
+
+    def work(ids: object) -> None:
+        if 1 in ids:  # type: ignore[operator]
+            raise RuntimeError("no")
+        done.extend(ids)  # type: ignore[call-overload]
+
+    with ThreadFallback(work, threads=1, backlog=5, batch=1) as fallback:
+        fallback.submit(1)
+        fallback.submit(2)
+        assert fallback.join(30)
+    assert done == [2]
+    assert "bookmarks [1] not processed" in caplog.text

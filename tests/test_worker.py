@@ -1,0 +1,203 @@
+"""Real worker processes: kinds, order of queues, signals, names, and the stock `rq worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import StartWorker, wait_until
+from rq import Queue, Worker
+from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.serializers import JSONSerializer
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import EmbeddingState, Status
+from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import Child
+
+
+def save(service: BookmarkService, *urls: str, queue: str = "default") -> list[int]:
+    results = service.save([service.check(user_id=1, url=url, queue=queue) for url in urls])
+    return [result.bookmark.id for result in results]
+
+
+def unfinished(service: BookmarkService) -> int:
+    counts = service.store.counts()
+    return counts["pending"] + counts["processing"]
+
+
+def queue(settings: Settings, name: str = "default") -> Queue:
+    return Queue(name, connection=connect(settings.redis_url or ""), serializer=JSONSerializer)
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork", "spawn"])
+def test_each_kind_does_the_work(
+    kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    ids = save(service, f"{origin.url}/page/1", f"{origin.url}/page/2", f"{origin.url}/status/404")
+    with start_worker(settings, "--kind", kind, "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+        log = worker.log_tail(1_000)
+    assert [service.store.get(i).status for i in ids] == [Status.PROCESSED, Status.PROCESSED, Status.FAILED]  # type: ignore[union-attr]
+    here = queue(settings)
+    assert len(FinishedJobRegistry(queue=here)) == 2
+    [failed] = FailedJobRegistry(queue=here).get_job_ids()
+    assert failed == f"bookmark-{ids[2]}-1"
+    assert "The page does not exist" in (here.fetch_job(failed).latest_result().exc_string or "")  # type: ignore[union-attr]
+    assert "Traceback" not in log
+
+
+def test_the_stock_worker_runs_the_same_jobs(
+    service: BookmarkService, settings: Settings, origin: Origin, tmp_path: Path
+) -> None:
+    ids = save(service, f"{origin.url}/page/1", f"{origin.url}/page/2")
+    rq = Path(sys.executable).with_name("rq")
+    argv = [str(rq), "worker", "--url", settings.redis_url or "", "--serializer", "json", "--burst"]
+    environment = {**os.environ, **settings.to_mapping()}
+    with Child("rq worker", [*argv, "default"], tmp_path / "rq.log", environment=environment) as worker:
+        assert worker.wait(60) == 0
+    assert [service.store.get(i).status for i in ids] == [Status.PROCESSED] * 2  # type: ignore[union-attr]
+
+
+@pytest.mark.xdist_group("model")
+def test_forks_share_the_loaded_model(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """Eight jobs in eight forks, each with a vector, in less time than loading the model eight times would take."""
+    with_model = replace(settings, embedding_model="bundled")
+    ids = save(service, *(f"{origin.url}/page/{n}" for n in range(8)))
+    with start_worker(with_model, "--kind", "fork", "--burst", wait=False) as worker:
+        assert worker.wait(120) == 0
+    found = [service.store.get(i) for i in ids]
+    assert [b.embedding for b in found if b] == [EmbeddingState.OK] * 8
+    # Loading takes seconds; had a fork loaded it for itself, that would be in its embed stage or before its first.
+    assert max(b.done_at - b.started_at for b in found if b and b.done_at and b.started_at) < 2.5
+
+
+def test_high_overtakes_default_and_low_comes_last(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    order = []
+    for name in ("low", "default", "high"):
+        order.append(
+            save(service, *(f"{origin.url}/page/{name}{n}?{name}={n}" for n in range(4)), queue=name)
+        )
+    with start_worker(settings, "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+    started = {row["id"]: row["started_ns"] for row in service.store.rows("id", "started_ns")}
+    low, default, high = ([started[i] for i in ids] for ids in order)
+    assert max(high) < min(default)
+    assert max(default) < min(low)
+
+
+def test_queues_are_the_named_ones_in_their_order(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    save(service, f"{origin.url}/page/1?q=high", queue="high")
+    save(service, f"{origin.url}/page/1?q=low", queue="low")
+    with start_worker(settings, "--queue", "low", "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+    assert [queue(settings, name).count for name in ("high", "low")] == [1, 0]
+
+
+def test_two_starts_never_collide_and_all_have_a_scheduler(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    connection = connect(settings.redis_url or "")
+    with start_worker(settings, "--count", "2"), start_worker(settings, "--count", "2"):
+        wait_until(lambda: Worker.count(connection=connection) == 4, what="four workers")
+        wait_until(lambda: connection.exists("rq:scheduler-lock:default"), what="a scheduler")
+    assert Worker.count(connection=connection) == 0
+    assert not connection.exists("rq:scheduler-lock:default")
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork"])
+def test_sigterm_lets_the_job_finish(
+    kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    first, second = save(service, f"{origin.url}/slow/1500/1", f"{origin.url}/page/2")
+    with start_worker(settings, "--kind", kind) as worker:
+        wait_until(lambda: origin.hits("/slow/1500/1"), what="the job to begin")
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+    assert service.store.get(first).status is Status.PROCESSED  # type: ignore[union-attr]
+    assert service.store.get(second).status is Status.PENDING  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork"])
+def test_a_second_sigterm_stops_at_once(
+    kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """RQ takes two signals within a second for one that came twice; a fork's bookmark is free when its lease ends."""
+    [bookmark_id] = save(service, f"{origin.url}/slow/60000/1")
+    hasty = replace(settings, fetch_total_s=60, fetch_idle_s=60, lease_s=2.0)
+    with start_worker(hasty, "--kind", kind) as worker:
+        wait_until(lambda: origin.hits("/slow/60000/1"), what="the job to begin")
+        worker.signal(signal.SIGTERM)
+        time.sleep(1.2)
+        asked = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        worker.wait(10)
+        assert time.monotonic() - asked < 5
+    wait_until(lambda: service.store.claim([bookmark_id], 1), what="the bookmark to be free")
+
+
+def test_an_idle_worker_stops_soon_and_leaves_nothing(settings: Settings, start_worker: StartWorker) -> None:
+    for kind in ("simple", "fork"):
+        with start_worker(settings, "--kind", kind) as worker:
+            asked = time.monotonic()
+            worker.signal(signal.SIGTERM)
+            assert worker.wait(10) == 0
+            assert time.monotonic() - asked < 3
+            with pytest.raises(ProcessLookupError):
+                os.killpg(worker.pid, 0)
+
+
+def test_a_killed_worker_is_replaced(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    connection = connect(settings.redis_url or "")
+    with start_worker(settings, "--count", "2") as supervisor:
+        wait_until(lambda: Worker.count(connection=connection) == 2, what="two workers")
+        victim = Worker.all(connection=connection, serializer=JSONSerializer)[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        wait_until(lambda: Worker.count(connection=connection) == 3, what="its replacement")
+        save(service, *(f"{origin.url}/page/{n}" for n in range(4)))
+        wait_until(lambda: unfinished(service) == 0, what="the work to be done")
+        assert supervisor.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        (["--count", "0"], {}, "'--count': 0 is not in the range x>=1"),
+        (["--kind", "thread"], {}, "'thread' is not one of 'simple', 'fork', 'spawn'"),
+        (["--queue", "urgent"], {}, "'urgent' is not one of 'high', 'default', 'low'"),
+        ([], {"FUZE_LEASE": "3"}, "unknown setting FUZE_LEASE: did you mean 'FUZE_LEASE_S'?"),
+        ([], {"REDIS_URL": "ftp://x"}, "REDIS_URL starts with 'ftp'"),
+        ([], {"REDIS_URL": "redis://127.0.0.1:1/0"}, "Redis does not answer"),
+    ],
+)
+def test_a_wrong_start_is_one_line(
+    options: list[str], environment: dict[str, str], message: str, data_dir: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fuze_bench.pipeline.worker", *options],
+        env={**os.environ, "FUZE_DATA_DIR": str(data_dir), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert not data_dir.exists()
