@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from fuze_bench.lab.results import Run
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008), each with a marker of its own.
 _LOOKS = {"fork": ("#0072B2", "o"), "simple": ("#D55E00", "s"), "spawn": ("#009E73", "^")}
 _DOTS_PER_INCH = 150
-_STYLE = {"fontsize": 13}
+_FONT_SIZE = 13
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ def throughput_plot(run: Run) -> Plot:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     _lines(axes, trials, "throughput_per_s", run.experiment.kinds)
-    _label(axes, run, "bookmarks done per second")
-    axes.set_title("Throughput: higher is better", **_STYLE)
+    _label(axes, "bookmarks done per second")
+    axes.set_title("Throughput: higher is better", fontsize=_FONT_SIZE)
     axes.legend(title="kind of worker", fontsize=12, title_fontsize=12)
     return Plot(
         figure,
@@ -67,8 +66,8 @@ def times_plot(run: Run) -> Plot:
     for axes, (column, title) in zip(figure.subplots(3, 1), titles.items(), strict=True):
         in_seconds = medians.assign(value_s=medians[column] / 1e3)
         _lines(axes, in_seconds, "value_s", run.experiment.kinds)
-        _label(axes, run, "median, seconds")
-        axes.set_title(title, **_STYLE)
+        _label(axes, "median, seconds")
+        axes.set_title(title, fontsize=_FONT_SIZE)
     figure.axes[0].legend(title="kind of worker", fontsize=12, title_fontsize=12)
     return Plot(
         figure,
@@ -97,13 +96,13 @@ def _lines(axes: Axes, table: pd.DataFrame, column: str, kinds: Sequence[str]) -
             marker="_",
             markersize=16,
             linewidth=2,
-            label=f"{kind}: line = median, {marker_name(marker)} = a repeat",
+            label=f"{kind}: line = median, {_marker_name(marker)} = a repeat",
         )
     positions = _positions(table)
     axes.set_xticks(list(positions.values()), [str(workers) for workers in positions])
 
 
-def marker_name(marker: str) -> str:
+def _marker_name(marker: str) -> str:
     """A marker's shape in words."""
     return {"o": "dot", "s": "square", "^": "triangle"}[marker]
 
@@ -113,9 +112,9 @@ def _positions(table: pd.DataFrame) -> dict[int, int]:
     return {int(workers): place for place, workers in enumerate(sorted(table["workers"].unique()))}
 
 
-def _label(axes: Axes, run: Run, y_label: str) -> None:
-    axes.set_xlabel("number of workers", **_STYLE)
-    axes.set_ylabel(y_label, **_STYLE)
+def _label(axes: Axes, y_label: str) -> None:
+    axes.set_xlabel("number of workers", fontsize=_FONT_SIZE)
+    axes.set_ylabel(y_label, fontsize=_FONT_SIZE)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.12)
     axes.tick_params(labelsize=12)
@@ -126,7 +125,7 @@ def _label(axes: Axes, run: Run, y_label: str) -> None:
 def _data_in_words(run: Run, trials: pd.DataFrame) -> str:
     parts = []
     for configuration in run.experiment.configurations:
-        found: Any = stats.spread(list(stats.throughput_by_block(trials, configuration).values()))
+        found = stats.spread(list(stats.throughput_by_block(trials, configuration).values()))
         if found:
             parts.append(f"{configuration.label}: {found.median:.3g}")
     return f"Medians: {', '.join(parts)}."

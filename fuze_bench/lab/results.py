@@ -49,7 +49,9 @@ class TrialRow:
     problem: str | None = _column("why it failed, in one line")
     log_end: str | None = _column("the last lines of the parts' logs, if it failed")
     started_at_s: float = _column("when it began, seconds since 1970 UTC")
-    workers_ready_s: float | None = _column("from starting the workers until all had registered, seconds")
+    workers_ready_s: float | None = _column(
+        "from starting the parts until all workers had registered, seconds; other trials' may load then, too"
+    )
     drain_s: float | None = _column("from the save until the last bookmark was done, seconds")
     throughput_per_s: float | None = _column("bookmarks done per second of drain_s")
     processed: int = _column("bookmarks that ended as processed")

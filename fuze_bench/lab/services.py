@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,48 +66,59 @@ def _ready_url(child: Child) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class RunningWorkers:
-    """The workers of one configuration, as one process or as forks of one that loaded the model."""
+class Workers:
+    """The workers of one configuration: one process, or forks of one that loaded the model.
 
-    child: Child
-    names: frozenset[str]
-    redis_url: str
+    A context manager; entering it only starts them, so that several can load their models at the same time.
+    """
+
+    def __init__(self, settings: Settings, configuration: Configuration, folder: Path) -> None:
+        assert settings.redis_url is not None
+        self._count = configuration.workers
+        self._names: frozenset[str] = frozenset()
+        self._redis = connect(settings.redis_url, connect_timeout_s=2, timeout_s=5)
+        argv = [sys.executable, "-m", "fuze_bench.pipeline.worker"]
+        argv += ["--kind", configuration.kind, "--count", str(configuration.workers)]
+        self.child = Child(
+            configuration.label,
+            argv,
+            folder / "workers.log",
+            environment={**_own_environment(), **settings.to_mapping()},
+            stop_timeout_s=30,
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until all have registered in RQ, which they do after loading the model.
+
+        Raises ServiceError if they do not get there, QueueUnavailableError if Redis is away.
+        """
+        self.child.wait_ready(self._are_ready, _WORKERS_READY_S)
 
     def problem(self) -> str | None:
         """What became of a worker that is no longer there; None while all of them live."""
         if not self.child.is_alive():
             return f"the workers ended with code {self.child.returncode()}"
-        replaced = registered_workers(self.redis_url) - self.names
+        replaced = self._registered() - self._names
         return f"a worker died and was replaced by {', '.join(sorted(replaced))}" if replaced else None
 
+    def _are_ready(self) -> bool:
+        # Asking more often would take time from the core that loads the model.
+        time.sleep(0.05)
+        self._names = self._registered()
+        return len(self._names) == self._count
 
-@contextmanager
-def running_workers(
-    settings: Settings, configuration: Configuration, folder: Path
-) -> Iterator[RunningWorkers]:
-    """Real worker processes, ready when all have registered in RQ, which they do after loading the model.
+    def _registered(self) -> frozenset[str]:
+        try:
+            return frozenset(Worker.all_keys(connection=self._redis))
+        except redis.RedisError as error:
+            raise QueueUnavailableError(f"the trial's Redis is away ({one_line(error)})") from None
 
-    Raises ServiceError if they do not get there.
-    """
-    assert settings.redis_url is not None
-    url = settings.redis_url
-    argv = [sys.executable, "-m", "fuze_bench.pipeline.worker"]
-    argv += ["--kind", configuration.kind, "--count", str(configuration.workers)]
-    environment = {**_own_environment(), **settings.to_mapping()}
-    log_path = folder / "workers.log"
-    with Child(configuration.label, argv, log_path, environment=environment, stop_timeout_s=30) as child:
-        child.wait_ready(lambda: len(registered_workers(url)) == configuration.workers, _WORKERS_READY_S)
-        yield RunningWorkers(child, registered_workers(url), url)
+    def __enter__(self) -> Workers:
+        return self
 
-
-def registered_workers(redis_url: str) -> frozenset[str]:
-    """The names of the workers that RQ knows. Raises QueueUnavailableError if Redis is away."""
-    try:
-        with connect(redis_url, connect_timeout_s=2, timeout_s=5) as client:
-            return frozenset(Worker.all_keys(connection=client))
-    except redis.RedisError as error:
-        raise QueueUnavailableError(f"Redis is away ({one_line(error)})") from None
+    def __exit__(self, *exc_info: object) -> None:
+        self.child.stop()
+        self._redis.close()
 
 
 def _own_environment() -> Mapping[str, str]:
