@@ -1,0 +1,52 @@
+"""The command line of the report: `fuze-bench report`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from fuze_bench.errors import LabError
+
+#: Few and short trials, to see that everything works; far too little to conclude from.
+QUICK_PARAMETERS = {"worker_counts": [1, 2], "kinds": ["fork", "simple"], "bookmarks": 8, "repeats": 1}
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder for the report.",
+)
+@click.option(
+    "--notebook",
+    "names",
+    multiple=True,
+    help="A notebook to run, by its name or path; repeatable.  [default: all]",
+)
+@click.option("--quick", is_flag=True, help="Few and short trials, to see that everything works.")
+def report(out: Path, names: tuple[str, ...], quick: bool) -> None:
+    """Run the notebooks and write reports/index.html.
+
+    Measures for some minutes, best on a machine that does nothing else. Exits with 1 if a notebook fails; its page then
+    says why, and holds what it had done.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Only now: a wrong option is refused before papermill and pandas are imported.
+    from fuze_bench.lab.report import build_report, find_notebook, known_notebooks
+
+    notebooks = [find_notebook(name) for name in names] or list(known_notebooks().values())
+    executed = build_report(notebooks, out, parameters=QUICK_PARAMETERS if quick else None, say=_say)
+    failed = [each for each in executed if each.failure is not None]
+    if failed:
+        raise LabError(f"{', '.join(each.name for each in failed)} failed: see {out / 'index.html'}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
