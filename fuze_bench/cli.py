@@ -13,6 +13,7 @@ import click
 
 import fuze_bench
 from fuze_bench.errors import InputError
+from fuze_bench.lab.report_command import report
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.worker_command import configure_logging, run_command, worker
 
@@ -33,6 +34,7 @@ def app() -> None:
 
 
 app.add_command(worker)
+app.add_command(report)
 
 
 @app.command()
@@ -40,21 +42,34 @@ app.add_command(worker)
 @click.option(
     "--kind", type=click.Choice([str(k) for k in Kind]), default=str(Kind.SIMPLE), show_default=True
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Of the API.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Of the API; 0: any."
+)
 @click.option(
     "--pages",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of HTML for the origin to serve.  [default: the shipped corpus]",
 )
 @click.option(
+    "--urls", type=click.File("r", encoding="utf-8"), help="Addresses to save at the start, one a line."
+)
+@click.option(
     "--latency-ms", type=click.IntRange(min=0), default=100, show_default=True, help="Of the origin."
 )
-def up(workers: int, kind: str, port: int, pages: Path | None, latency_ms: int) -> None:
+def up(workers: int, kind: str, port: int, pages: Path | None, urls: TextIO | None, latency_ms: int) -> None:
     """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it."""
     from fuze_bench.up import run_up
 
     settings = Settings.from_mapping(os.environ)
-    run_up(settings, workers=workers, kind=Kind(kind), port=port, pages=pages, latency_ms=latency_ms)
+    run_up(
+        settings,
+        workers=workers,
+        kind=Kind(kind),
+        port=port,
+        pages=pages,
+        addresses=list(_addresses((), urls)),
+        latency_ms=latency_ms,
+    )
 
 
 @app.command()
@@ -64,8 +79,10 @@ def api(host: str, port: int) -> None:
     """Serve quick-save and the reading side over HTTP."""
     from fuze_bench.pipeline.api import serve
     from fuze_bench.pipeline.redis_server import with_running_redis
+    from fuze_bench.processes import free_port
 
-    serve(with_running_redis(Settings.from_mapping(os.environ)), host, port)
+    settings = with_running_redis(Settings.from_mapping(os.environ))
+    serve(settings, host, free_port(host, port))
 
 
 @app.command()

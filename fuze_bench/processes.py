@@ -6,13 +6,14 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fuze_bench.errors import ServiceError
+from fuze_bench.errors import ServiceError, SettingsError
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -22,6 +23,20 @@ def die_with_parent() -> None:
     """Called in a child: Linux then ends it when the thread that started it ends, kill -9 included."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
+    """`port` if it can be listened on now, or any free one for 0. Raises SettingsError if it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"port {port} cannot be used on {host} ({error.strerror}): choose another"
+            ) from None
+        return int(probe.getsockname()[1])
 
 
 class Child:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,13 @@ from rich.live import Live
 from rich.table import Table
 from rq import Queue, Worker
 
-from fuze_bench.errors import ServiceError, SettingsError
+from fuze_bench.errors import ServiceError
 from fuze_bench.pipeline.redis_server import connect, redis_for
+from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
-from fuze_bench.processes import Child
+from fuze_bench.pipeline.urls import parse_page_url
+from fuze_bench.processes import Child, free_port
 
 _REFRESH_S = 0.5
 _HOST = "127.0.0.1"
@@ -77,7 +78,7 @@ def running_system(
     settings: Settings, *, workers: int, kind: Kind, port: int, pages: Path | None, latency_ms: int
 ) -> Iterator[System]:
     """Start everything, prove the API ready, and stop everything at the end, whatever happens."""
-    _require_free(port)
+    port = free_port(_HOST, port)
     python = sys.executable
     with ExitStack() as stack:
         settings = stack.enter_context(redis_for(settings))
@@ -159,15 +160,6 @@ def _until_stopped() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except (OSError, OverflowError) as error:
-            raise SettingsError(f"port {port} cannot be used ({error}): choose another with --port") from None
-
-
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
@@ -177,15 +169,30 @@ def _answers(url: str) -> bool:
 
 
 def run_up(
-    settings: Settings, *, workers: int, kind: Kind, port: int, pages: Path | None, latency_ms: int
+    settings: Settings,
+    *,
+    workers: int,
+    kind: Kind,
+    port: int,
+    pages: Path | None,
+    addresses: Sequence[str],
+    latency_ms: int,
 ) -> None:
-    """The whole command. SIGTERM while it starts is as good as Ctrl-C."""
+    """The whole command; saves `addresses` once everything runs. SIGTERM while it starts is as good as Ctrl-C.
+
+    Raises InputError, before anything is started, if one of the addresses cannot be saved.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    for address in addresses:
+        parse_page_url(address, max_chars=settings.url_max_chars)
     signal.signal(signal.SIGTERM, interrupt)
     with running_system(
         settings, workers=workers, kind=kind, port=port, pages=pages, latency_ms=latency_ms
     ) as system:
+        if addresses:
+            with BookmarkService(system.settings) as service:
+                service.save([service.check(user_id=1, url=address, queue="low") for address in addresses])
         run(system, workers)

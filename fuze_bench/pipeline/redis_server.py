@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import redis.connection
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.processes import Child
+from fuze_bench.processes import Child, free_port
 
 OLDEST_VERSION = (6, 2)
 #: Unix sockets have short names (108 bytes on Linux, 104 on macOS, the closing NUL included).
@@ -103,7 +102,7 @@ class PrivateRedis:
         binary = find_binary()
         # The port may be taken between the look and the start: then the server ends at once and we take another.
         for attempt in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             try:
                 self._start_once(binary)
                 return
@@ -163,12 +162,6 @@ def _short_temporary_folder() -> str | None:
     """The usual place for temporary files unless that is itself too deep for a socket."""
     usual = tempfile.gettempdir()
     return usual if len(usual.encode()) < 60 else "/tmp"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

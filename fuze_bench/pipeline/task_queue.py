@@ -161,14 +161,14 @@ class TaskQueue:
         with self._lock:
             first, self._is_away = not self._is_away, True
             self._retry_at_s = time.monotonic() + self._settings.redis_retry_s
-        if first:
+        if first and self._fallback is not None:
             logger.warning("Redis is away (%s): falling back to threading", one_line(error))
         return QueueUnavailableError(f"Redis is away: {one_line(error)}")
 
     def _came_back(self) -> None:
         with self._lock:
             was_away, self._is_away = self._is_away, False
-        if was_away:
+        if was_away and self._fallback is not None:
             logger.warning("Redis is back: new bookmarks go to RQ again")
 
     def _queue(self, name: str, client: redis.Redis) -> Queue:

@@ -1,0 +1,88 @@
+"""pyproject, constraints and environment.yml say the same; nothing names an index or installs what it should not."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+#: Names that conda-forge spells differently.
+CONDA_NAMES = {"pytorch-cpu": "torch", "redis-py": "redis"}
+#: What conda brings beside Python packages.
+NOT_PYTHON = {"python", "pip", "make", "redis-server"}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    texts = list(PROJECT["dependencies"])
+    for extra in extras:
+        texts += PROJECT["optional-dependencies"][extra]
+    return [r for r in map(Requirement, texts) if r.name != "fuze-bench"]
+
+
+def conda_pins() -> dict[str, str]:
+    found = {}
+    for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
+        for text in entry["pip"] if isinstance(entry, dict) else [entry]:
+            match = re.fullmatch(r"([\w.-]+?)==?([\w.]+)", text)
+            if match and match[1] not in NOT_PYTHON:
+                found[canonicalize_name(CONDA_NAMES.get(match[1], match[1]))] = match[2]
+    return found
+
+
+def test_every_requirement_is_pinned_within_its_range() -> None:
+    for requirement in requirements("lab", "test"):
+        pinned = pins()[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pinned), requirement
+
+
+def test_environment_yml_has_the_same_versions() -> None:
+    exact = pins()
+    assert conda_pins() == {
+        name: exact[name] for name in (canonicalize_name(r.name) for r in requirements("lab", "test"))
+    }
+
+
+def test_this_environment_is_the_pinned_one() -> None:
+    for name in ("rq", "redis", "trafilatura", "sentence-transformers", "pandas", "papermill", "locust"):
+        assert version(name) == pins()[name]
+
+
+def test_no_index_is_named() -> None:
+    for name in ("constraints.txt", "pyproject.toml", "environment.yml", "Makefile", ".ci/run"):
+        text = (ROOT / name).read_text()
+        assert not re.search(r"index-url|find-links|://[^\s]*simple", text), name
+
+
+def test_torch_is_the_one_that_has_a_cpu_build() -> None:
+    assert pins()["torch"] == "2.13.0"
+    assert not [name for name in pins() if name.startswith("nvidia")]
+
+
+def test_the_pipeline_alone_brings_no_laboratory() -> None:
+    names = {canonicalize_name(r.name) for r in requirements()}
+    assert not names & {"jupyterlab", "locust", "pandas", "matplotlib", "papermill", "scipy", "pyarrow"}
+    assert {"rq", "redis", "requests", "trafilatura", "sentence-transformers", "lxml-html-clean"} <= names
+
+
+def test_the_top_level_is_what_was_asked_for() -> None:
+    asked = {"notebooks", "fuze_bench", "loadtests", "data", "environment.yml", "tests", "README.md"}
+    needed = {"pyproject.toml", "constraints.txt", "Makefile", "LICENSE", "CONTRIBUTING.md"}
+    made = {"reports"}
+    visible = {
+        p.name for p in ROOT.iterdir() if not p.name.startswith(".") and not p.name.endswith(".egg-info")
+    }
+    assert asked <= visible
+    assert visible - made == asked | needed
