@@ -51,7 +51,9 @@ def test_a_batch_gives_what_each_text_gives_alone(embedder: SentenceEmbedder) ->
 
 
 def test_like_texts_are_near(embedder: SentenceEmbedder) -> None:
-    cat, kitten, tax = embedder.embed(["A cat sleeps.", "The kitten is asleep.", "The tax form is due in May."])
+    cat, kitten, tax = embedder.embed(
+        ["A cat sleeps.", "The kitten is asleep.", "The tax form is due in May."]
+    )
     assert cat @ kitten > cat @ tax + 0.2
 
 

@@ -13,7 +13,13 @@ import pytest
 from conftest import wait_until
 
 from fuze_bench.errors import SettingsError
-from fuze_bench.pipeline.redis_server import PrivateRedis, connect, find_binary, redis_for, running_private_url
+from fuze_bench.pipeline.redis_server import (
+    PrivateRedis,
+    connect,
+    find_binary,
+    redis_for,
+    running_private_url,
+)
 from fuze_bench.pipeline.settings import Settings
 
 

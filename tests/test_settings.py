@@ -52,7 +52,13 @@ def test_a_wrong_value_is_named(environment: dict[str, str], message: str) -> No
 
 
 def test_redis_from_its_parts() -> None:
-    parts = {"REDIS_HOST": "::1", "REDIS_PORT": "7000", "REDIS_DB": "3", "REDIS_USERNAME": "me", "REDIS_SSL": "true"}
+    parts = {
+        "REDIS_HOST": "::1",
+        "REDIS_PORT": "7000",
+        "REDIS_DB": "3",
+        "REDIS_USERNAME": "me",
+        "REDIS_SSL": "true",
+    }
     url = Settings.from_mapping({**parts, "REDIS_PASSWORD": PASSWORD}).redis_url
     assert url is not None
     split = urlsplit(url)
