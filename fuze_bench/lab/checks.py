@@ -146,7 +146,7 @@ def _rivals(best: Configuration, measured: dict[Configuration, dict[int, float]]
     ]
     if not close:
         return ""
-    return f"; its lead over {_listed(close)} is within the noise of these repeats"
+    return f"; these repeats cannot tell it from {_listed(close)}"
 
 
 def _repeats(number: int) -> str:

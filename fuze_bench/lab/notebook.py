@@ -62,11 +62,15 @@ def measure_or_load(experiment: Experiment, run_dir: str | None) -> Run:
 
 
 def show(table: pd.DataFrame) -> Any:
-    """The table with three significant digits, and «too few» where there is no figure."""
-    return table.style.format(_cell).set_table_attributes("class='figures'")
+    """The table with three significant digits, and a dash where there are too few samples for a figure."""
+    # The name of the rows stands above them instead of in a line of its own.
+    named = table.rename_axis(index=None, columns=table.index.name)
+    return named.style.format(_cell).set_table_attributes("class='figures'")
 
 
 def _cell(value: object) -> str:
     if value is None or value is pd.NA or value != value:
         return "–"
-    return f"{value:,.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

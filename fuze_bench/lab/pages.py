@@ -18,6 +18,7 @@ from fuze_bench.lab.checks import Conclusion
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_HEADING_LINKS = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 #: The pages carry no script; what a notebook brings along must not, either.
 _SCRIPTS_AND_STYLES = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 
@@ -104,10 +105,22 @@ def _render(template: str, **values: object) -> str:
 
 def _blocks(cell: Any) -> list[Block]:
     if cell.cell_type == "markdown":
-        return [Block("html", _boxed(str(markdown2html_mistune(cell.source))))]
+        html = _HEADING_LINKS.sub("", str(markdown2html_mistune(cell.source)))
+        return [Block("html", _boxed(html))]
     if cell.cell_type != "code":
         return []
-    return [block for output in cell.outputs if (block := _block(output)) is not None]
+    return _joined([block for output in cell.outputs if (block := _block(output)) is not None])
+
+
+def _joined(blocks: list[Block]) -> list[Block]:
+    """Text that was printed bit by bit as one block."""
+    result: list[Block] = []
+    for block in blocks:
+        if result and block.kind == result[-1].kind and block.kind in ("progress", "text"):
+            result[-1] = Block(block.kind, result[-1].text + block.text)
+        else:
+            result.append(block)
+    return result
 
 
 def _block(output: Any) -> Block | None:

@@ -15,7 +15,7 @@ from fuze_bench.lab.results import Run
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008), each with a marker of its own.
 _LOOKS = {"fork": ("#0072B2", "o"), "simple": ("#D55E00", "s"), "spawn": ("#009E73", "^")}
-_DOTS_PER_INCH = 150
+_DOTS_PER_INCH = 180
 _FONT_SIZE = 13
 
 
@@ -42,12 +42,12 @@ class Plot:
 def throughput_plot(run: Run) -> Plot:
     """Throughput against the number of workers, a line a kind through the medians, a dot a repeat."""
     trials = run.good_trials().dropna(subset=["throughput_per_s"])
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(5.0, 4.6), layout="constrained")
     axes = figure.subplots()
     _lines(axes, trials, "throughput_per_s", run.experiment.kinds)
     _label(axes, "bookmarks done per second")
     axes.set_title("Throughput: higher is better", fontsize=_FONT_SIZE)
-    axes.legend(title="kind of worker", fontsize=12, title_fontsize=12)
+    _legend(figure)
     return Plot(
         figure,
         f"Throughput in bookmarks per second against the number of workers. {_data_in_words(run, trials)}",
@@ -57,7 +57,7 @@ def throughput_plot(run: Run) -> Plot:
 def times_plot(run: Run) -> Plot:
     """Median wait, service and end-to-end time against the number of workers; a dot a repeat."""
     medians = stats.time_medians(run.good_events())
-    figure = Figure(figsize=(6.4, 10.5), layout="constrained")
+    figure = Figure(figsize=(5.0, 10.5), layout="constrained")
     titles = {
         "wait_ms": "Wait: saved until a worker takes it up",
         "service_ms": "Service: taken up until stored",
@@ -68,7 +68,7 @@ def times_plot(run: Run) -> Plot:
         _lines(axes, in_seconds, "value_s", run.experiment.kinds)
         _label(axes, "median, seconds")
         axes.set_title(title, fontsize=_FONT_SIZE)
-    figure.axes[0].legend(title="kind of worker", fontsize=12, title_fontsize=12)
+    _legend(figure)
     return Plot(
         figure,
         "Median wait, service and end-to-end time in seconds against the number of workers; the tables"
@@ -96,10 +96,16 @@ def _lines(axes: Axes, table: pd.DataFrame, column: str, kinds: Sequence[str]) -
             marker="_",
             markersize=16,
             linewidth=2,
-            label=f"{kind}: line = median, {_marker_name(marker)} = a repeat",
+            label=f"{kind} (line: median, {_marker_name(marker)}: a repeat)",
         )
     positions = _positions(table)
     axes.set_xticks(list(positions.values()), [str(workers) for workers in positions])
+
+
+def _legend(figure: Figure) -> None:
+    """Below the axes, where it hides nothing."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", fontsize=12, frameon=False)
 
 
 def _marker_name(marker: str) -> str:

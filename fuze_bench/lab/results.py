@@ -130,7 +130,7 @@ class Run:
             "Trials": f"{len(self.good_trials())} good of {self.planned_trials} planned",
             "Configurations": configurations,
             "Workload": f"{e.bookmarks} bookmarks saved at once; {pages}, answered after {e.origin_latency_ms:g} ms",
-            "Repeats": f"{e.repeats} blocks, order shuffled with seed {e.seed}",
+            "Repeats": f"{e.repeats}, each in an order shuffled with seed {e.seed}",
             "Embedding model": str(self.settings.get("FUZE_EMBEDDING_MODEL", "unknown")),
             "Machine": f"{m.get('cpu_model', 'unknown CPU')}, {m.get('usable_cores')} usable cores,"
             f" {m.get('memory_bytes', 0) / 2**30:.0f} GiB, Linux {m.get('kernel')}",

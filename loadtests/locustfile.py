@@ -1,0 +1,45 @@
+"""Quick-saves in a closed loop, for a running `fuze-bench up` or any API of this pipeline.
+
+    locust -f loadtests/locustfile.py --headless --users 10 --run-time 30s
+
+FUZE_API_URL is the API (http://127.0.0.1:8000 if not set), FUZE_ORIGIN_URL the web site whose pages are saved.
+A closed loop waits for each answer before it asks again: it finds the highest rate, and hides how long a
+stalled server would have kept real users waiting.
+"""
+
+from locust import HttpUser, constant, events, task  # isort: skip  # first: gevent patches what comes after
+
+import itertools
+import os
+
+from locust.env import Environment
+
+_numbers = itertools.count()
+
+
+@events.test_start.add_listener
+def require_origin(environment: Environment, **_: object) -> None:
+    """Without a web site to save pages of there is nothing to test."""
+    if not os.environ.get("FUZE_ORIGIN_URL"):
+        environment.process_exit_code = 2
+        raise SystemExit(
+            "FUZE_ORIGIN_URL is not set: give the origin's address, such as http://127.0.0.1:9000"
+        )
+
+
+class QuickSaver(HttpUser):
+    """Saves one new page after another, without a pause."""
+
+    host = os.environ.get("FUZE_API_URL") or "http://127.0.0.1:8000"
+    wait_time = constant(0)
+
+    def on_start(self) -> None:
+        self._origin = os.environ.get("FUZE_ORIGIN_URL", "").rstrip("/")
+        # Other load generators of the same run are other processes.
+        self._user = f"{os.getpid()}-{next(_numbers)}"
+        self._pages = itertools.count()
+
+    @task
+    def quick_save(self) -> None:
+        url = f"{self._origin}/page/{next(self._pages)}?user={self._user}"
+        self.client.post("/api/bookmarks/quick-save", json={"url": url}, name="quick-save")
