@@ -65,7 +65,9 @@ def origin() -> Iterator[Origin]:
 
 
 class StartWorker(Protocol):
-    def __call__(self, settings: Settings, *options: str, wait: bool = True) -> AbstractContextManager[Child]: ...
+    def __call__(
+        self, settings: Settings, *options: str, wait: bool = True
+    ) -> AbstractContextManager[Child]: ...
 
 
 @pytest.fixture

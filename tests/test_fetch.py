@@ -141,7 +141,9 @@ def test_hostile_pages_leave_memory_bounded(origin: Origin) -> None:
                 print(name, error.reason)
         print(peak() - before)
     """
-    done = subprocess.run([sys.executable, "-c", code, origin.url], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, origin.url], capture_output=True, text=True, check=True
+    )
     *reasons, growth_kib = done.stdout.splitlines()
     assert reasons[:2] == ["bomb too_large", "huge too_large"]
     assert len(reasons) == 3

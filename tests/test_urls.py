@@ -105,7 +105,9 @@ pairs = st.lists(st.tuples(names, names), max_size=5)
 
 
 @given(pairs, st.lists(st.sampled_from(TRACKING_PARAMETERS), max_size=3), st.randoms())
-def test_every_other_parameter_keeps_its_place_and_value(query: list[tuple[str, str]], tracking: list[str], random) -> None:  # type: ignore[no-untyped-def]
+def test_every_other_parameter_keeps_its_place_and_value(
+    query: list[tuple[str, str]], tracking: list[str], random
+) -> None:  # type: ignore[no-untyped-def]
     """Tracking parameters strewn in anywhere change nothing; all others stay, in their order."""
     parts = [f"{name}={value}" for name, value in query]
     strewn = list(parts)
