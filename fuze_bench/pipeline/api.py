@@ -30,9 +30,21 @@ logger = logging.getLogger(__name__)
 #: Until there are accounts, everything belongs to the one user.
 ONLY_USER = 1
 _LARGEST_ID = 2**53 - 1
+#: How much of a body that is too large is read, and for how long, before it is refused.
+_DISCARDED_BYTES = 2 * 1024 * 1024
+_DISCARD_S = 1.0
+
+#: The page has its style and script from this server, talks to nobody else, and never turns a text into markup.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 _encode = msgspec.json.Encoder().encode
-_decode_quick_save = msgspec.json.Decoder(messages.QuickSave).decode
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -54,7 +66,9 @@ def create_app(settings: Settings) -> Starlette:
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/", _page, methods=["GET"]),
+            _file("/", "index.html", "text/html"),
+            _file("/page.css", "page.css", "text/css"),
+            _file("/page.js", "page.js", "text/javascript"),
             Route("/api/bookmarks/quick-save", _quick_save, methods=["POST"]),
             Route("/api/bookmarks", _list, methods=["GET"]),
             Route("/api/bookmarks/{id}", _bookmark, methods=["GET"]),
@@ -67,9 +81,11 @@ def create_app(settings: Settings) -> Starlette:
             InputError: _on_input_error,
             StoreError: _on_store_error,
             HTTPException: _on_http_exception,
+            ClientDisconnect: _on_disconnect,
             Exception: _on_bug,
         },
     )
+    app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.openapi = _encode(openapi.describe(settings))
     return app
@@ -93,8 +109,9 @@ def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning
 
 async def _quick_save(request: Request) -> Response:
     settings = _service(request).settings
+    body = await _body(request, settings.body_max_bytes)
     _require_json(request)
-    sent = _parsed(await _body(request, settings.body_max_bytes))
+    sent = messages.read_quick_save(body)
     new = _service(request).check(
         user_id=ONLY_USER, url=sent.url, title=sent.title, description=sent.description, queue=sent.queue
     )
@@ -114,12 +131,12 @@ def _quick_saved(result: SaveResult) -> messages.QuickSaved:
 
 
 async def _list(request: Request) -> Response:
-    query = request.query_params
-    unknown = set(query) - {"status", "limit", "after"}
-    if unknown:
-        raise InputError(
-            f"unknown parameter {min(unknown)!r}: use status, limit, after", field=min(unknown)[:100]
-        )
+    query = dict(request.query_params)
+    for name in query:
+        if name not in ("status", "limit", "after"):
+            raise InputError(f"unknown parameter {name[:50]!r}: use status, limit, after", field=name[:50])
+    if len(request.query_params.multi_items()) > len(query):
+        raise InputError("a parameter is given twice: give status, limit and after at most once")
     status = query.get("status")
     if status is not None and status not in list(Status):
         raise InputError(f"status={status[:50]!r}: use one of {', '.join(Status)}", field="status")
@@ -140,9 +157,11 @@ async def _bookmark(request: Request) -> Response:
 
 async def _found_bookmark(request: Request) -> Bookmark:
     text = request.path_params["id"]
-    found = None
-    if text.isascii() and text.isdigit() and 0 < int(text[:17]) <= _LARGEST_ID:
-        found = await asyncio.to_thread(_service(request).store.get, int(text[:17]), ONLY_USER)
+    if text == "quick-save":
+        raise HTTPException(405, headers={"Allow": "POST"})
+    found, number = None, _read_number(text)
+    if 0 < number <= _LARGEST_ID:
+        found = await asyncio.to_thread(_service(request).store.get, number, ONLY_USER)
     if found is None:
         raise InputError(f"there is no bookmark {text[:50]!r}", status=404)
     return found
@@ -176,14 +195,14 @@ async def _openapi(request: Request) -> Response:
     return Response(request.app.state.openapi, media_type="application/json")
 
 
-async def _page(request: Request) -> Response:
-    html = (files("fuze_bench.pipeline") / "pages" / "index.html").read_text(encoding="utf-8")
-    # The page carries its own style and script and talks to nobody but this server.
-    policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return Response(html, media_type="text/html", headers={"Content-Security-Policy": policy})
+def _file(path: str, name: str, media_type: str) -> Route:
+    """A route to one of the page's files, read once, here."""
+    content = (files("fuze_bench.pipeline") / "pages" / name).read_bytes()
+
+    async def answer(_request: Request) -> Response:
+        return Response(content, media_type=media_type, headers=_PAGE_HEADERS)
+
+    return Route(path, answer, methods=["GET"])
 
 
 def _service(request: Request) -> BookmarkService:
@@ -197,35 +216,45 @@ def _require_json(request: Request) -> None:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The request's body; reading stops at the limit, whatever Content-Length says or does not say."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:19]) > limit:
+    """The request's body; reading stops soon after the limit, whatever Content-Length says or does not say."""
+    declared = request.headers.get("content-length", "0")
+    stream = request.stream()
+    if int(declared[:19]) > limit:
+        if int(declared[:19]) <= _DISCARDED_BYTES and "expect" not in request.headers:
+            await _discard(stream)
         raise InputError(f"the body has {declared[:19]} bytes: the limit is {limit:,}", status=413)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
+    body = bytearray()
+    async for chunk in stream:
+        body += chunk
+        if len(body) > limit:
+            await _discard(stream)
             raise InputError(f"the body is too large: the limit is {limit:,} bytes", status=413)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return bytes(body)
 
 
-def _parsed(body: bytes) -> messages.QuickSave:
-    try:
-        return _decode_quick_save(body)
-    except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `")
-        raise InputError(detail, field=path.strip("`$.") or None) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the body is not JSON: {one_line(error)}", status=400) from None
+async def _discard(stream: AsyncIterator[bytes]) -> None:
+    """Read a little on: a client that is still sending when the connection closes may never see the answer."""
+    size = 0
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_DISCARD_S):
+            async for chunk in stream:
+                size += len(chunk)
+                if size > _DISCARDED_BYTES:
+                    return
 
 
 def _number(name: str, text: str | None, largest: int) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:17]) <= largest):
+    number = _read_number(text)
+    if not 1 <= number <= largest:
         raise InputError(f"{name}={text[:50]!r}: use a number from 1 to {largest}", field=name)
-    return int(text)
+    return number
+
+
+def _read_number(text: str) -> int:
+    """The number that the digits spell; -1 for anything else, and for more digits than an id can have."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else -1
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -245,8 +274,8 @@ def _problem(
 
 def _on_input_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, InputError)
-    # The rest of a body that was refused is not read: the connection cannot be used again.
-    headers = {"Connection": "close"} if error.status in (413, 415) else None
+    # The rest of a body that is too large is not read: the connection cannot be used again.
+    headers = {"Connection": "close"} if error.status == 413 else None
     return _problem(error.status, str(error), error.field, headers)
 
 
@@ -259,10 +288,16 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return _problem(404, f"there is nothing at {request.url.path[:200]!r}")
-    return _problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+    allowed = (error.headers or {}).get("Allow")
+    detail = f"{request.method[:20]} is not possible here: use {allowed}" if allowed else error.detail
+    return _problem(error.status_code, detail, headers=dict(error.headers or {}))
+
+
+def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    # Nobody is there to read it.
+    return _problem(400, "the body ended before it was complete")
 
 
 def _on_bug(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, ClientDisconnect):
-        logger.error("unexpected error in a request", exc_info=error)
+    logger.error("unexpected error in a request", exc_info=error)
     return _problem(500, "something went wrong here; it has been logged")

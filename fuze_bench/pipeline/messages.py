@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from fuze_bench.errors import InputError, one_line
 from fuze_bench.pipeline.bookmarks import Bookmark, Mode
 
 QueueName = Literal["high", "default", "low"]
@@ -18,6 +21,49 @@ class QuickSave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     title: str | None = None
     description: str | None = None
     queue: QueueName = "default"
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name} is given twice: give it once", field=name)
+
+
+_decode_quick_save = msgspec.json.Decoder(QuickSave).decode
+_read_strictly = json.JSONDecoder(object_pairs_hook=_refuse_repeated).decode
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_quick_save(body: bytes) -> QuickSave:
+    """The save that a request's body asks for. Raises InputError, with the field's name where there is one."""
+    try:
+        sent = _decode_quick_save(body)
+    except msgspec.ValidationError as error:
+        detail, _, path = str(error).partition(" - at `")
+        field = path.strip("`$.") or None
+        raise InputError(f"{field or 'the body'}: {detail[:300]}", field=field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _not_json(body, one_line(error)) from None
+    # Of a name that is there twice the decoder takes the last, other readers the first.
+    _read_strictly(body.decode())
+    return sent
+
+
+def _not_json(body: bytes, detail: str) -> InputError:
+    """The error for what the decoder cannot read; a text that is not Unicode is put down to its field."""
+    try:
+        sent = json.loads(body.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        sent = None
+    for name, value in sent.items() if isinstance(sent, dict) else ():
+        if isinstance(value, str) and _SURROGATE.search(value):
+            field = name if name in QuickSave.__struct_fields__ else None
+            where = field or "a field"
+            return InputError(
+                f"{where} contains half a surrogate pair or is not UTF-8: correct it", field=field
+            )
+    return InputError(f"the body is not JSON: {detail}", status=400)
 
 
 class JobRef(msgspec.Struct, frozen=True):

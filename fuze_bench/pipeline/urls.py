@@ -19,12 +19,14 @@ from fuze_bench.errors import InvalidUrlError
 _SHOWN_CHARS = 80
 #: Fragments that single-page sites route by.
 _ROUTING_FRAGMENTS = ("#/", "#!")
+#: Tabs and line breaks inside a URL are left out, as browsers do: text that was wrapped when it was copied.
+_LINE_BREAKS = dict.fromkeys(map(ord, "\t\n\r"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class PageUrl:
-    """`given` as the user sent it (stripped), `canonical` as the key under which the page is known."""
+    """`given` as the user sent it (without line breaks), `canonical` as the key of the page."""
 
     given: str
     canonical: str
@@ -37,7 +39,7 @@ def parse_page_url(
 
     Raises InvalidUrlError if it is not an absolute http(s) URL, is too long, or carries credentials.
     """
-    given = text.strip()
+    given = text.strip().translate(_LINE_BREAKS)
     if len(given) > max_chars:
         raise InvalidUrlError(f"the URL has {len(given):,} characters: the limit is {max_chars:,}")
     if "\0" in given or _SURROGATE.search(given):
