@@ -17,7 +17,6 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt torch
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[test]'
-	$(BIN)/python -m ipykernel install --sys-prefix --name fuze-bench --display-name "fuze_bench" >/dev/null
 	@touch $@
 
 report: $(READY) ## run the notebooks and write reports/index.html

@@ -46,6 +46,11 @@ app.add_command(report)
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Of the API; 0: any."
 )
 @click.option(
+    "--origin-port",
+    type=click.IntRange(0, 65535),
+    help="Of the site to fetch from; 0: any.  [default: the next port]",
+)
+@click.option(
     "--pages",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of HTML for the origin to serve.  [default: the shipped corpus]",
@@ -56,7 +61,15 @@ app.add_command(report)
 @click.option(
     "--latency-ms", type=click.IntRange(min=0), default=100, show_default=True, help="Of the origin."
 )
-def up(workers: int, kind: str, port: int, pages: Path | None, urls: TextIO | None, latency_ms: int) -> None:
+def up(
+    workers: int,
+    kind: str,
+    port: int,
+    origin_port: int | None,
+    pages: Path | None,
+    urls: TextIO | None,
+    latency_ms: int,
+) -> None:
     """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it."""
     from fuze_bench.up import run_up
 
@@ -66,6 +79,7 @@ def up(workers: int, kind: str, port: int, pages: Path | None, urls: TextIO | No
         workers=workers,
         kind=Kind(kind),
         port=port,
+        origin_port=origin_port if origin_port is not None or port == 0 else port + 1,
         pages=pages,
         addresses=list(_addresses((), urls)),
         latency_ms=latency_ms,

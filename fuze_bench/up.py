@@ -75,7 +75,14 @@ class System:
 
 @contextmanager
 def running_system(
-    settings: Settings, *, workers: int, kind: Kind, port: int, pages: Path | None, latency_ms: int
+    settings: Settings,
+    *,
+    workers: int,
+    kind: Kind,
+    port: int,
+    origin_port: int | None,
+    pages: Path | None,
+    latency_ms: int,
 ) -> Iterator[System]:
     """Start everything, prove the API ready, and stop everything at the end, whatever happens."""
     port = free_port(_HOST, port)
@@ -91,7 +98,7 @@ def running_system(
             log.unlink(missing_ok=True)
             return stack.enter_context(Child(name, [python, "-m", *arguments], log, environment=environment))
 
-        origin_options = ["--port", "0", "--latency-ms", str(latency_ms)]
+        origin_options = ["--port", str(free_port(_HOST, origin_port or 0)), "--latency-ms", str(latency_ms)]
         if pages is not None:
             origin_options += ["--pages", str(pages)]
         origin = start("origin", "fuze_bench.lab.origin", *origin_options)
@@ -174,6 +181,7 @@ def run_up(
     workers: int,
     kind: Kind,
     port: int,
+    origin_port: int | None,
     pages: Path | None,
     addresses: Sequence[str],
     latency_ms: int,
@@ -190,7 +198,13 @@ def run_up(
         parse_page_url(address, max_chars=settings.url_max_chars)
     signal.signal(signal.SIGTERM, interrupt)
     with running_system(
-        settings, workers=workers, kind=kind, port=port, pages=pages, latency_ms=latency_ms
+        settings,
+        workers=workers,
+        kind=kind,
+        port=port,
+        origin_port=origin_port,
+        pages=pages,
+        latency_ms=latency_ms,
     ) as system:
         if addresses:
             with BookmarkService(system.settings) as service:

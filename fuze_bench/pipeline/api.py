@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
 from typing import Any, cast
@@ -104,6 +105,10 @@ def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=64 * 1024,
     )
+    # uvicorn stops gracefully at these and then raises them again, for whoever handled them before: nobody, so that
+    # a clean stop is an exit code of 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
     uvicorn.Server(config).run()
 
 

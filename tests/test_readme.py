@@ -1,0 +1,212 @@
+"""Every command and every piece of code in the README runs as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import wait_until
+
+from fuze_bench.pipeline.redis_server import PrivateRedis
+from fuze_bench.processes import Child, free_port
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
+
+
+@dataclass
+class Running:
+    """A system that runs, and how the README's commands reach it."""
+
+    port: int
+    environment: dict[str, str]
+
+    def here(self, command: str) -> str:
+        return command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace(".venv/bin/", f"{BIN}/")
+
+    def run(self, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", self.here(command)],
+            env=self.environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+
+@pytest.fixture
+def running(data_dir: Path, tmp_path: Path) -> Iterator[Running]:
+    """What `make up` starts (its recipe, on a free port and in a folder of the test's own)."""
+    [recipe] = make("--dry-run", "up").stdout.splitlines()[-1:]
+    port = free_port()
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "FUZE_EMBEDDING_MODEL": "off"}
+    argv = [*shlex.split(recipe.replace(".venv/bin/", f"{BIN}/")), "--port", str(port), "--origin-port", "0"]
+    with Child("up", argv, tmp_path / "up.log", environment=environment, stop_timeout_s=30) as child:
+        child.wait_ready(lambda: "workers: 2" in child.log_tail(), timeout_s=60)
+        site = re.search(r"some pages +(http://[^/]+)/", child.log_tail(50))
+        assert site
+        yield Running(port, {**environment, "FUZE_ORIGIN_URL": site[1]})
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+
+def test_every_command_is_run_by_a_test_here() -> None:
+    known = (
+        "make report", "make test", "make up", "curl ", ".venv/bin/fuze-bench status", ".venv/bin/fuze-bench save",
+        ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
+        ".venv/bin/rq worker", ".venv/bin/papermill ", ".venv/bin/locust ",
+    )  # fmt: skip
+    for command in COMMANDS:
+        assert any(command.startswith(each) for each in known), f"no test here runs: {command}"
+    for each in known:
+        assert the(each)
+
+
+def the(start: str) -> str:
+    [command] = [command for command in COMMANDS if command.startswith(start)]
+    return command
+
+
+def test_the_make_targets_are_there() -> None:
+    """`make report` and `make test` are what CI runs: here only that they are targets with the right recipe."""
+    assert "fuze-bench report" in make("--dry-run", "report").stdout
+    assert "pytest" in make("--dry-run", "test").stdout
+    listed = make("help").stdout
+    for target in ("report", "test", "lint", "lab", "up", "help"):
+        assert f"make {target} " in listed
+    assert "notebooks" in make("--dry-run", "lab").stdout
+
+
+def test_playing_with_it(running: Running, tmp_path: Path) -> None:
+    answer = json.loads(running.run(the("curl "), tmp_path).stdout)
+    assert answer["job"] == {"id": "bookmark-1-1", "queue": "default", "mode": "rq"}
+    status = running.run(the(".venv/bin/fuze-bench status"), tmp_path)
+    assert status.stdout.startswith("id           bookmark-1-1\n")
+    saved = running.run(the(".venv/bin/fuze-bench save"), tmp_path)
+    assert saved.returncode == 0
+    assert len(re.findall(r"^saved .*\(rq", saved.stdout, re.MULTILINE)) == 2
+    assert "--pages" in running.run(the(".venv/bin/fuze-bench up --help"), tmp_path).stdout
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/", timeout=10) as page:
+        assert b"<html" in page.read().lower()
+
+
+def test_locust_loads_the_running_system(running: Running) -> None:
+    running.environment["FUZE_API_URL"] = f"http://127.0.0.1:{running.port}"
+    done = running.run(the(".venv/bin/locust "), ROOT)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "0(0.00%)" in done.stderr + done.stdout
+
+
+def test_with_ones_own_redis_and_postgresql(
+    data_dir: Path, tmp_path: Path, private_redis: PrivateRedis, postgresql_database: str
+) -> None:
+    command = the("REDIS_URL=")
+    command = command.replace("redis://127.0.0.1:6379/0", private_redis.tcp_url)
+    command = re.sub(r"DATABASE_URL=\S+", f"DATABASE_URL={shlex.quote(postgresql_database)}", command)
+    command = command.replace(".venv/bin/", f"{BIN}/") + " --port 0 --origin-port 0"
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir / "up"), "FUZE_EMBEDDING_MODEL": "off"}
+    argv = ["bash", "-c", f"exec env {command}"]
+    with Child("up", argv, tmp_path / "up.log", environment=environment, stop_timeout_s=30) as child:
+        child.wait_ready(lambda: "workers: 2" in child.log_tail(), timeout_s=60)
+        api = re.search(r"(http://127.0.0.1:\d+)/", child.log_tail(50))
+        assert api
+        run = Running(int(api[1].rsplit(":", 1)[1]), environment)
+        assert json.loads(run.run(the("curl "), tmp_path).stdout)["job"]["mode"] == "rq"
+    with psycopg.connect(postgresql_database) as connection:
+        assert connection.execute("SELECT count(*) FROM fuze_bookmarks").fetchone() == (1,)
+    assert not (data_dir / "up" / "bookmarks.sqlite").exists()
+
+
+def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:
+    """API, workers and a stock RQ worker, each with its README command, over one Redis: all three are there."""
+    environment = {
+        **os.environ,
+        "FUZE_DATA_DIR": str(data_dir),
+        "FUZE_EMBEDDING_MODEL": "off",
+        "REDIS_URL": private_redis.tcp_url,
+    }
+    port = free_port()
+    run = Running(port, environment)
+    starts = {
+        "api": the(".venv/bin/fuze-bench api").replace("8000", str(port)),
+        "worker": the(".venv/bin/fuze-bench worker"),
+        "rq": the(".venv/bin/rq worker").replace("redis://127.0.0.1:6379/0", private_redis.tcp_url),
+    }
+    children = []
+    try:
+        for name, command in starts.items():
+            argv = shlex.split(run.here(command))
+            children.append(Child(name, argv, tmp_path / f"{name}.log", environment=environment))
+        api, worker, rq = children
+        worker.wait_ready(lambda: worker.log_tail(100).count("Listening on") == 2, timeout_s=60)
+        rq.wait_ready(lambda: "Listening on" in rq.log_tail(100), timeout_s=60)
+        wait_until(lambda: run.run(the("curl "), tmp_path).returncode == 0, what="the API")
+        status = the(".venv/bin/fuze-bench status") + " --json"
+        wait_until(lambda: '"failed"' in run.run(status, tmp_path).stdout, what="a worker to try the page")
+        for child in (rq, worker, api):
+            child.signal(signal.SIGTERM)
+            assert child.wait(30) == 0
+    finally:
+        for child in children:
+            child.stop()
+
+
+def test_the_code_runs(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:
+    [code] = blocks("python")
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "REDIS_URL": private_redis.tcp_url}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "bookmark-1-1 rq False\n"
+
+
+def test_measuring_something(data_dir: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "FUZE_EMBEDDING_MODEL": "off"}
+    run = Running(0, environment)
+    command = the(".venv/bin/papermill ").replace("worker_counts.out.ipynb", str(tmp_path / "out.ipynb"))
+    done = run.run(command, ROOT)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    [folder] = (data_dir / "runs").iterdir()
+    assert (folder / "events.parquet").is_file()
+
+
+def test_what_it_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
