@@ -1,0 +1,31 @@
+"""The API against its own description: schemathesis sends what the description allows and what it forbids."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from api_server import Client, running_api
+
+from fuze_bench.pipeline.settings import Settings
+
+
+def test_the_api_keeps_to_its_description(settings: Settings, tmp_path: Path) -> None:
+    """All of its checks: statuses, content types, schemas, methods, forbidden data refused, allowed data accepted."""
+    report = tmp_path / "report.json"
+    with running_api(settings) as base_url:
+        Client(base_url).save("https://example.org/")  # so that some of the ids it tries are found
+        argv = [
+            str(Path(sys.executable).with_name("schemathesis")), "run", f"{base_url}/openapi.json",
+            "--checks", "all", "--generation-deterministic", "--max-examples", "40", "--continue-on-failure",
+            "--generation-database", "none", "--report", "json", "--report-json-path", str(report), "--no-color",
+        ]  # fmt: skip
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+        ran = json.loads(report.read_text())
+        assert ran["operations"]["tested"] == 6
+        assert ran["test_cases"]["generated"] > 200
+        assert ran["test_cases"]["without_checks"] == 0
+        assert Client(base_url).get("/healthz").status == 200

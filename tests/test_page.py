@@ -1,0 +1,197 @@
+"""The page at `/` in a real browser, with a real API and a real worker: paste, watch, read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from api_server import running_api
+from conftest import StartWorker
+from playwright.sync_api import Browser, Error, Page, Playwright, expect, sync_playwright
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.settings import Settings
+
+pytestmark = pytest.mark.browser
+
+_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+_HOW_TO_INSTALL = "no Chromium: install one (`apt install chromium`, or `playwright install chromium`)"
+_WAIT_MS = 30_000
+_ARTICLE = (
+    "<html lang=en><head><title>On bridges</title></head><body><article><h1>On bridges</h1>{}</article></body></html>"
+).format(
+    "".join(
+        f"<p>Suspension bridge number {n} carries its deck on steel cables that run over tall towers. The cables "
+        "hang between the towers, and the engineers check every anchorage of the bridge in the spring.</p>"
+        for n in range(6)
+    )
+)
+
+
+def _launched(playwright: Playwright) -> Browser:
+    path = shutil.which("chromium")
+    try:
+        return playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+    except Error as error:
+        if path is not None or os.environ.get("CI") == "true":
+            pytest.fail(f"{_HOW_TO_INSTALL}: {str(error)[:300]}")
+        pytest.skip(_HOW_TO_INSTALL)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = _launched(playwright)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A tab that remembers what went wrong in it, and whom it talked to."""
+
+    page: Page
+    base_url: str
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(_WAIT_MS)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on(
+            "console",
+            lambda message: (
+                self.errors.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("dialog", lambda dialog: (self.errors.append(dialog.message), dialog.dismiss()))
+
+    def save(self, url: str, title: str = "") -> None:
+        self.page.get_by_label("Address").fill(url)
+        self.page.get_by_label("Title").fill(title)
+        self.page.get_by_label("Address").press("Enter")
+
+    def assert_clean(self) -> None:
+        """Nothing went wrong, and it talked to its own server only (a `data:` icon is no request to anybody)."""
+        assert self.errors == []
+        hosts = {urlsplit(url).netloc for url in self.requests if not url.startswith("data:")}
+        assert hosts == {urlsplit(self.base_url).netloc}
+
+
+@pytest.fixture
+def tab(settings: Settings, browser: Browser) -> Iterator[Watched]:
+    with running_api(settings) as base_url:
+        context = browser.new_context(viewport={"width": 360, "height": 740})
+        tab = Watched(context.new_page(), base_url)
+        tab.page.goto(base_url)
+        yield tab
+        context.close()
+
+
+def test_a_pasted_address_goes_from_pending_to_processed(
+    tab: Watched, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    origin.put("/put/bridges", _ARTICLE.encode())
+    expect(tab.page.get_by_text("Nothing saved yet.")).to_be_visible()
+    tab.save(f"{origin.url}/put/bridges")
+    current = tab.page.locator("#current")
+    expect(current.get_by_text("Pending", exact=True)).to_be_visible()
+    with start_worker(settings):
+        expect(current.get_by_text("Processed", exact=True)).to_be_visible(timeout=_WAIT_MS)
+    expect(tab.page.get_by_role("status").first).to_have_text("Processed: On bridges")
+    expect(current.get_by_role("link", name="On bridges")).to_have_attribute(
+        "href", f"{origin.url}/put/bridges"
+    )
+    expect(current.locator(".summary")).to_contain_text("cables")
+    expect(current.get_by_role("list", name="Keywords")).to_contain_text("bridge")
+    expect(current.locator(".facts")).to_contain_text("min read")
+    expect(current.locator(".facts")).to_contain_text("English")
+    expect(tab.page.get_by_label("Address")).to_be_focused()
+    tab.assert_clean()
+
+
+def test_it_shows_processing_while_the_page_is_fetched(
+    tab: Watched, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    tab.save(f"{origin.url}/slow/2500/1")
+    current = tab.page.locator("#current")
+    with start_worker(settings):
+        expect(current.get_by_text("Processing", exact=True)).to_be_visible(timeout=_WAIT_MS)
+        expect(current.get_by_text("Processed", exact=True)).to_be_visible(timeout=_WAIT_MS)
+    tab.assert_clean()
+
+
+def test_a_failure_says_why_and_can_be_tried_again(
+    tab: Watched, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    tab.save(f"{origin.url}/put/later")
+    current = tab.page.locator("#current")
+    with start_worker(settings):
+        expect(current.get_by_text("Failed", exact=True)).to_be_visible(timeout=_WAIT_MS)
+        expect(current.get_by_text("The page does not exist (any more).")).to_be_visible()
+        expect(current.get_by_text("HTTP 404")).to_be_visible()
+        origin.put("/put/later", _ARTICLE.encode())
+        current.get_by_role("button", name="Try again").click()
+        expect(current.get_by_text("Processed", exact=True)).to_be_visible(timeout=_WAIT_MS)
+    tab.assert_clean()
+
+
+def test_markup_in_a_title_is_shown_and_not_run(tab: Watched) -> None:
+    hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    tab.save("https://example.org/a", hostile)
+    expect(tab.page.locator("#current h3")).to_have_text(hostile)
+    tab.page.reload()
+    expect(tab.page.locator("#latest h3")).to_have_text(hostile)
+    assert tab.page.locator("article img, article script").count() == 0
+    tab.assert_clean()
+
+
+def test_it_stays_within_a_narrow_window(tab: Watched) -> None:
+    tab.save("https://example.org/" + "long-" * 200, "W" * 300)
+    expect(tab.page.locator("#current article")).to_be_visible()
+    tab.page.reload()
+    expect(tab.page.locator("#latest article")).to_be_visible()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_what_the_server_refuses_is_said_at_the_field(tab: Watched) -> None:
+    tab.save("ftp://example.org/x")
+    expect(tab.page.get_by_role("alert")).to_have_text("ftp: URLs cannot be saved: only http and https")
+    expect(tab.page.get_by_label("Address")).to_have_attribute("aria-invalid", "true")
+    expect(tab.page.get_by_label("Address")).to_have_value("ftp://example.org/x")
+    tab.save("https://example.org/x")
+    expect(tab.page.locator("#current article")).to_be_visible()
+    expect(tab.page.get_by_role("alert")).to_be_empty()
+
+
+def test_a_server_that_is_away_is_said(settings: Settings, browser: Browser) -> None:
+    with running_api(settings) as base_url:
+        page = browser.new_page()
+        page.goto(base_url)
+        expect(page.get_by_text("Nothing saved yet.")).to_be_visible()
+    page.get_by_label("Address").fill("https://example.org/x")
+    page.get_by_role("button", name="Save").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    expect(page.get_by_label("Address")).to_have_value("https://example.org/x")
+    page.close()
+
+
+def test_it_asks_again_only_while_something_is_unfinished(tab: Watched) -> None:
+    tab.page.clock.install()
+    tab.page.reload()
+    expect(tab.page.get_by_text("Nothing saved yet.")).to_be_visible()
+    tab.requests.clear()
+    tab.page.clock.run_for(60_000)
+    assert tab.requests == []
+    tab.save("https://example.org/never")
+    expect(tab.page.locator("#current article")).to_be_visible()
+    with tab.page.expect_request("**/api/bookmarks?*"):
+        tab.page.clock.run_for(1_000)
