@@ -18,11 +18,10 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from fuze_bench.errors import FuzeError, LabError, nearest, one_line
+from fuze_bench.errors import FuzeError, LabError, one_line
 from fuze_bench.lab import checks, pages, plots, stats
 from fuze_bench.lab.results import RUN_MIME_TYPE, Run, load_run
 
-NOTEBOOKS_DIRECTORY = Path(__file__).resolve().parents[2] / "notebooks"
 TITLE = "Which workers to run: measured"
 _START_TIMEOUT_S = 120
 
@@ -37,26 +36,6 @@ class Executed:
     name: str
     path: Path
     failure: str | None
-
-
-def known_notebooks() -> dict[str, Path]:
-    """The notebooks of this checkout by their names. Raises LabError if there are none."""
-    found = {path.stem: path for path in sorted(NOTEBOOKS_DIRECTORY.glob("*.ipynb"))}
-    if not found:
-        raise LabError("there are no notebooks beside the package: work in a checkout of the repository")
-    return found
-
-
-def find_notebook(name: str) -> Path:
-    """A notebook by its name in `notebooks/` or by its path. Raises LabError if there is none."""
-    if name.endswith(".ipynb"):
-        if Path(name).is_file():
-            return Path(name)
-        raise LabError(f"there is no notebook {name}: give the path of one, or one of the known names")
-    known = known_notebooks()
-    if name not in known:
-        raise LabError(f"there is no notebook {name!r}: {nearest(name, known)}")
-    return known[name]
 
 
 def build_report(

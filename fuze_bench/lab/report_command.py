@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
-from fuze_bench.errors import LabError
+from fuze_bench.errors import LabError, nearest
+
+NOTEBOOKS_DIRECTORY = Path(__file__).resolve().parents[2] / "notebooks"
 
 #: Few and short trials, to see that everything works; far too little to conclude from.
 QUICK_PARAMETERS = {"worker_counts": [1, 2], "kinds": ["fork", "simple"], "bookmarks": 8, "repeats": 1}
@@ -37,14 +39,34 @@ def report(out: Path, names: tuple[str, ...], quick: bool) -> None:
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Only now: a wrong option is refused before papermill and pandas are imported.
-    from fuze_bench.lab.report import build_report, find_notebook, known_notebooks
-
     notebooks = [find_notebook(name) for name in names] or list(known_notebooks().values())
+    # Only now: a wrong option is refused before papermill and pandas are imported.
+    from fuze_bench.lab.report import build_report
+
     executed = build_report(notebooks, out, parameters=QUICK_PARAMETERS if quick else None, say=_say)
     failed = [each for each in executed if each.failure is not None]
     if failed:
         raise LabError(f"{', '.join(each.name for each in failed)} failed: see {out / 'index.html'}")
+
+
+def known_notebooks() -> dict[str, Path]:
+    """The notebooks of this checkout by their names. Raises LabError if there are none."""
+    found = {path.stem: path for path in sorted(NOTEBOOKS_DIRECTORY.glob("*.ipynb"))}
+    if not found:
+        raise LabError("there are no notebooks beside the package: work in a checkout of the repository")
+    return found
+
+
+def find_notebook(name: str) -> Path:
+    """A notebook by its name in `notebooks/` or by its path. Raises LabError if there is none."""
+    if name.endswith(".ipynb"):
+        if Path(name).is_file():
+            return Path(name)
+        raise LabError(f"there is no notebook {name}: give the path of one, or one of the known names")
+    known = known_notebooks()
+    if name not in known:
+        raise LabError(f"there is no notebook {name!r}: {nearest(name, known)}")
+    return known[name]
 
 
 def _say(line: str) -> None:

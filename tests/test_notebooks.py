@@ -1,0 +1,96 @@
+"""The notebooks as committed, and as papermill runs them."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from fuze_bench.lab.notebook import ParameterWatch
+from fuze_bench.lab.results import load_run
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+WORKER_COUNTS = Path(__file__).parents[1] / "notebooks" / "worker_counts.ipynb"
+
+
+def papermill(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUZE_", "REDIS_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", str(WORKER_COUNTS), str(tmp_path / "out.ipynb"), *arguments],
+        cwd=tmp_path,
+        env=kept | {"FUZE_EMBEDDING_MODEL": "off", "FUZE_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_clean(path: Path):
+    node = nbformat.read(path, as_version=4)
+    nbformat.validate(node)
+    assert node.metadata.kernelspec.name == "python3"
+    code = [cell for cell in node.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in node.cells) == 1
+    assert node.cells[0].cell_type == "markdown"
+    for cell in code:
+        for part in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-p", "worker_count", "4"], ["worker_count", "did you mean 'worker_counts'?"]),
+        (["-p", "worker_counts", "[1, 2]"], ["-y '{worker_counts: [1, 2]}'"]),
+    ],
+    ids=["misspelt", "list as text"],
+)
+def test_a_wrong_parameter_stops_before_anything_is_measured(tmp_path: Path, arguments, words):
+    done = papermill(tmp_path, *arguments)
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_real_run_and_its_analysis_from_the_run_folder_alone(tmp_path: Path):
+    done = papermill(
+        tmp_path,
+        "-y",
+        "{worker_counts: [1], kinds: [simple, fork], bookmarks: 6, repeats: 1, origin_latency_ms: 20}",
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "data" / "runs").iterdir()
+    run = load_run(folder)
+    assert list(run.trials["status"]) == ["ok", "ok"]
+    assert len(run.events) == 12
+    assert run.settings["FUZE_EMBEDDING_MODEL"] == "off"
+    assert not list((folder / "trials").iterdir()), "good trials leave no files behind"
+    first = json.loads((tmp_path / "out.ipynb").read_text())
+
+    again = papermill(tmp_path, "-p", "run_dir", str(folder))
+    assert again.returncode == 0, again.stderr
+    assert len(list((tmp_path / "data" / "runs").iterdir())) == 1, "it measured again"
+    second = json.loads((tmp_path / "out.ipynb").read_text())
+    assert "had the highest median throughput" in _text(first["cells"][-1])
+    assert _text(first["cells"][-1]) == _text(second["cells"][-1])
+
+
+def test_names_of_later_cells_are_no_parameters_when_a_cell_is_run_again():
+    namespace = {"notebook": object()}
+    watch = ParameterWatch(namespace, known=["worker_counts"])
+    namespace |= {"watch": watch, "worker_counts": [1], "_i3": "what IPython keeps"}
+    watch.check()
+    namespace["run"] = object()
+    watch.check()
+
+
+def _text(cell) -> str:
+    return "".join(cell["outputs"][0]["data"]["text/html"])

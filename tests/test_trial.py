@@ -1,0 +1,79 @@
+"""One real trial: Redis, origin, a worker process, bookmarks from save to stored."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fuze_bench.lab.spec import Configuration, Experiment, PlannedTrial
+from fuze_bench.lab.trial import Trial
+from fuze_bench.pipeline.settings import Settings
+
+SETTINGS = Settings(embedding_model="off")
+WORKER = "fuze_bench.pipeline.worker"
+ONE_SIMPLE = PlannedTrial(1, 1, Configuration("simple", 1))
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_every_bookmark_is_recorded_with_its_stamps(tmp_path: Path):
+    before = set(children())
+    experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=6, origin_latency_ms=20)
+    seen: list[tuple[int, int]] = []
+    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial") as trial:
+        trial.wait_ready()
+        trial.measure(lambda done, total: seen.append((done, total)))
+        trial.close()
+        row = trial.row()
+    assert row.problem is None, row.log_end
+    assert (row.status, row.processed, row.failed, row.lost, row.duplicated) == ("ok", 6, 0, 0, 0)
+    assert (row.workers_exit_code, row.origin_exit_code) == (0, 0)
+    assert seen[-1] == (6, 6)
+    assert len(trial.events) == 6, "the warm-up must not be recorded"
+    for event in trial.events:
+        assert event.started_ns is not None
+        assert event.done_ns is not None
+        assert event.queued_ns < event.started_ns < event.done_ns
+        assert event.fetch_ms is not None
+        assert event.fetch_ms >= 20
+        assert event.embed_ms is None
+    drain_s = (max(e.done_ns or 0 for e in trial.events) - trial.events[0].queued_ns) / 1e9
+    assert row.drain_s == pytest.approx(drain_s)
+    assert row.throughput_per_s == pytest.approx(6 / drain_s)
+    assert set(children()) <= before, "something outlived the trial"
+
+
+def test_a_killed_worker_makes_the_trial_fail_and_leaves_nothing_running(tmp_path: Path):
+    before = set(children())
+    experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=4, origin_latency_ms=400)
+
+    def kill_worker(done: int, total: int) -> None:
+        for process in set(children()) - before:
+            if process.status() != psutil.STATUS_ZOMBIE and WORKER in process.cmdline():
+                process.kill()
+
+    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial") as trial:
+        trial.wait_ready()
+        trial.measure(kill_worker)
+        trial.close()
+        row = trial.row()
+    assert row.status == "failed"
+    assert row.problem is not None
+    assert "ended with code -9" in row.problem
+    assert row.log_end is not None
+    assert "workers.log:" in row.log_end
+    assert row.throughput_per_s is None
+    assert row.lost == 4
+    assert set(children()) <= before
+
+
+def test_a_backlog_that_is_not_done_in_time_makes_the_trial_fail(tmp_path: Path):
+    experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=3, origin_latency_ms=3_000)
+    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", timeout_s=0.5) as trial:
+        trial.wait_ready()
+        trial.measure()
+        trial.close()
+    assert trial.row().status == "failed"
+    assert "not done after 0.5 s" in (trial.row().problem or "")
