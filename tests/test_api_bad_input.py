@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +202,17 @@ def test_another_method(api: Client, method: str, path: str, allowed: str) -> No
 )
 def test_an_unknown_path(api: Client, path: str) -> None:
     assert_problem(api.get(path), 404, says="there is nothing at")
+
+
+@pytest.mark.parametrize("rest", [MIB // 2, 0], ids=["sends the rest", "falls silent"])
+def test_a_body_not_much_too_large_is_heard_out_for_a_while(api: Client, rest: int) -> None:
+    """A client that looks for the answer only after its whole body gets to see it, not a broken connection."""
+    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {MIB}\r\n\r\n"
+    with socket.create_connection(api.address, timeout=20) as connection:
+        connection.sendall(head.encode() + b" " * (MIB // 2))
+        assert select.select([connection], [], [], 0.3)[0] == []
+        connection.sendall(b" " * rest)
+        assert b" 413 " in connection.makefile("rb").readline()
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["content-length", "chunked"])

@@ -93,6 +93,13 @@ def test_line_breaks_of_a_wrapped_url_are_left_out(api: Client) -> None:
     assert saved["url"] == saved["canonicalUrl"] == "https://example.org/a/long/path?q=1"
 
 
+@pytest.mark.parametrize(
+    "url", [r"https:\\example.org\a", "https:/example.org/a", "https:example.org/a", "https:///example.org/a"]
+)
+def test_a_url_that_only_browsers_read_is_spelled_out(api: Client, url: str) -> None:
+    assert api.save(url).json["bookmark"]["url"] == "https://example.org/a"
+
+
 def test_without_redis_a_thread_does_the_work(
     api: Client, private_redis: PrivateRedis, origin: Origin
 ) -> None:

@@ -21,12 +21,14 @@ _SHOWN_CHARS = 80
 _ROUTING_FRAGMENTS = ("#/", "#!")
 #: Tabs and line breaks inside a URL are left out, as browsers do: text that was wrapped when it was copied.
 _LINE_BREAKS = dict.fromkeys(map(ord, "\t\n\r"))
+#: What HTTP libraries read as browsers do; `http:/host`, `http:host` and backslashes are beyond them.
+_PLAIN = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class PageUrl:
-    """`given` as the user sent it (without line breaks), `canonical` as the key of the page."""
+    """`given` as the user sent it (spelled out where only a browser could read it), `canonical` as the page's key."""
 
     given: str
     canonical: str
@@ -58,6 +60,8 @@ def parse_page_url(
         )
     if not url.hostname:
         raise InvalidUrlError(f"{_shown(given)} has no host: give one like https://example.org/page")
+    if "\\" in given or not _PLAIN.match(given):
+        given = url.href
     return PageUrl(given=given, canonical=_canonical(url, frozenset(p.lower() for p in tracking_parameters)))
 
 
