@@ -12,6 +12,8 @@ from fuze_bench.lab.spec import Configuration
 
 #: Repeats of one configuration that differ by more than this factor are called noisy.
 _NOISY_FACTOR = 1.25
+#: A backlog of fewer bookmarks for each worker is called short.
+_LEAST_PER_WORKER = 5
 #: Share of the usable cores that something else kept busy before the run.
 _BUSY_SHARE = 0.25
 
@@ -86,7 +88,7 @@ def _too_little(run: Run) -> list[str]:
             f"Only {_repeats(blocks)}: exploratory, {stats.BLOCKS_TO_CONCLUDE} or more are needed to conclude."
         )
     most = max(c.workers for c in run.experiment.configurations)
-    if run.experiment.bookmarks < 10 * most:
+    if run.experiment.bookmarks < _LEAST_PER_WORKER * most:
         found.append(
             f"A backlog of {run.experiment.bookmarks} is short for {most} workers: at its end some have nothing to"
             " do, which makes many workers look slower than they are."

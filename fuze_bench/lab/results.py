@@ -162,8 +162,8 @@ class RunWriter:
         machine: Mapping[str, Any],
     ) -> None:
         self.folder = _new_folder(root, name)
-        self._trials: list[TrialRow] = []
-        self._events: list[EventRow] = []
+        self._trials: dict[int, TrialRow] = {}
+        self._events: dict[int, list[EventRow]] = {}
         spec = {
             "format_version": FORMAT_VERSION,
             "name": name,
@@ -175,15 +175,16 @@ class RunWriter:
         self._write_tables()
 
     def add(self, trial: TrialRow, events: Iterable[EventRow]) -> None:
-        """Record a trial that has ended."""
-        self._trials.append(trial)
-        self._events.extend(events)
+        """Record a trial; what was recorded of the same trial before is replaced."""
+        self._trials[trial.trial] = trial
+        self._events[trial.trial] = list(events)
         self._write_tables()
 
     def _write_tables(self) -> None:
         # Events first: a trial that is listed has its events.
-        _write_table(self.folder / _EVENTS, EventRow, self._events)
-        _write_table(self.folder / _TRIALS, TrialRow, self._trials)
+        events = [event for of_trial in self._events.values() for event in of_trial]
+        _write_table(self.folder / _EVENTS, EventRow, events)
+        _write_table(self.folder / _TRIALS, TrialRow, list(self._trials.values()))
 
 
 def load_run(path: str | Path) -> Run:

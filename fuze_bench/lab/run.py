@@ -34,6 +34,7 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
     """
     settings = Settings.from_mapping(os.environ) if settings is None else settings
     recorded = replace(settings, redis_url=None, database_url=None).to_mapping()
+    del recorded["FUZE_DATA_DIR"]  # says nothing about the run, and much about whose machine it was
     writer = RunWriter(
         settings.data_dir / "runs", RUN_NAME, experiment, settings=recorded, machine=describe_machine()
     )
@@ -69,15 +70,22 @@ def _some(
             trials.append(stack.enter_context(Trial(planned, experiment, settings, folders[planned])))
         for trial in trials:
             trial.wait_ready()
-        for trial in trials:
-            trial.measure(reporter.progressed)
-            trial.close()
-            row = trial.row()
-            writer.add(row, trial.events)
-            if row.status == OK:
-                # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
-                shutil.rmtree(folders[trial.planned])
-            reporter.ended(trial.planned, row)
+        measured = []
+        try:
+            for trial in trials:
+                trial.measure(reporter.progressed)
+                measured.append(trial)
+                writer.add(trial.row(), trial.events)
+                reporter.ended(trial.planned, trial.row())
+        finally:
+            for trial in trials:
+                trial.tell_to_stop()
+            for trial in measured:
+                trial.close()
+                writer.add(trial.row(), trial.events)
+                if trial.row().status == OK:
+                    # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
+                    shutil.rmtree(folders[trial.planned])
 
 
 def _trials_to_start_together() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.request
@@ -23,6 +24,7 @@ from fuze_bench.processes import Child
 
 _ORIGIN_READY_S = 30.0
 _WORKERS_READY_S = 180.0
+_WORKERS_STOP_S = 30.0
 _ANSWER_TIMEOUT_S = 10.0
 
 
@@ -84,8 +86,8 @@ class Workers:
             argv,
             folder / "workers.log",
             environment={**_own_environment(), **settings.to_mapping()},
-            stop_timeout_s=30,
         )
+        self._was_told_to_stop = False
 
     def wait_ready(self) -> None:
         """Wait until all have registered in RQ, which they do after loading the model.
@@ -100,6 +102,12 @@ class Workers:
             return f"the workers ended with code {self.child.returncode()}"
         replaced = self._registered() - self._names
         return f"a worker died and was replaced by {', '.join(sorted(replaced))}" if replaced else None
+
+    def tell_to_stop(self) -> None:
+        """Ask them to stop and do not wait: several can do so at the same time. Leaving the context waits."""
+        if not self._was_told_to_stop:
+            self._was_told_to_stop = True
+            self.child.signal(signal.SIGTERM)
 
     def _are_ready(self) -> bool:
         # Asking more often would take time from the core that loads the model.
@@ -117,8 +125,13 @@ class Workers:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.child.stop()
-        self._redis.close()
+        # Told only once: a second signal would make them drop what they do.
+        self.tell_to_stop()
+        try:
+            self.child.wait(_WORKERS_STOP_S)
+        finally:
+            self.child.kill_group()
+            self._redis.close()
 
 
 def _own_environment() -> Mapping[str, str]:

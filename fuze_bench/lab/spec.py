@@ -57,7 +57,7 @@ class Experiment:
 
     worker_counts: tuple[int, ...] = (1, 2, 4)
     kinds: tuple[str, ...] = ("fork", "simple")
-    bookmarks: int = 24
+    bookmarks: int = 20
     origin_latency_ms: float = 300.0
     repeats: int = 3
     seed: int = 1

@@ -92,6 +92,11 @@ class Trial:
             finally:
                 self._record(warm_up)
 
+    def tell_to_stop(self) -> None:
+        """Ask the workers to stop, without waiting for it."""
+        if self._workers is not None:
+            self._workers.tell_to_stop()
+
     def close(self) -> None:
         """Stop and reap every part; one that does not end well makes the trial fail. Safe to call twice."""
         with self._problems_noted():
@@ -104,7 +109,7 @@ class Trial:
         self.close()
 
     def row(self) -> TrialRow:
-        """What to record of the trial as a whole, once it is closed."""
+        """What to record of the trial as a whole; the exit codes are known once it is closed."""
         configuration = self.planned.configuration
         done = [event for event in self.events if event.status in _DONE]
         drain_s = _drain_s(done) if self._problem is None else None
