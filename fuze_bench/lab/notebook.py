@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-import pandas as pd
-
 from fuze_bench.errors import LabError, nearest
 from fuze_bench.lab.results import Run, load_run
 from fuze_bench.lab.spec import Experiment
@@ -59,18 +57,3 @@ def measure_or_load(experiment: Experiment, run_dir: str | None) -> Run:
     from fuze_bench.lab.run import run_experiment
 
     return run_experiment(experiment)
-
-
-def show(table: pd.DataFrame) -> Any:
-    """The table with three significant digits, and a dash where there are too few samples for a figure."""
-    # The name of the rows stands above them instead of in a line of its own.
-    named = table.rename_axis(index=None, columns=table.index.name)
-    return named.style.format(_cell).set_table_attributes("class='figures'")
-
-
-def _cell(value: object) -> str:
-    if value is None or value is pd.NA or value != value:
-        return "–"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from fuze_bench.lab import notebook as notebooks
+from fuze_bench.lab import tables
 from fuze_bench.lab.checks import Conclusion
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -73,7 +73,7 @@ def title_of(node: Any) -> str:
 
 def figures_table(table: pd.DataFrame) -> str:
     """A table of figures that scrolls inside its own box."""
-    return _boxed(notebooks.show(table).to_html())
+    return _boxed(tables.show(table).to_html())
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
