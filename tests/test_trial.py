@@ -1,10 +1,15 @@
-"""One real trial: Redis, origin, a worker process, bookmarks from save to stored."""
+"""Real trials: Redis, origin, worker processes, bookmarks from save to stored."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fuze_bench.lab.results import load_run
 from fuze_bench.lab.spec import Configuration, Experiment, PlannedTrial
 from fuze_bench.lab.trial import Trial
 from fuze_bench.pipeline.settings import Settings
@@ -77,3 +82,35 @@ def test_a_backlog_that_is_not_done_in_time_makes_the_trial_fail(tmp_path: Path)
         trial.close()
     assert trial.row().status == "failed"
     assert "not done after 0.5 s" in (trial.row().problem or "")
+
+
+def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Path):
+    code = (
+        "from fuze_bench.lab.run import run_experiment\nfrom fuze_bench.lab.spec import Experiment\n"
+        "run_experiment(Experiment(worker_counts=(1,), kinds=('simple',), bookmarks=2, repeats=50,"
+        " origin_latency_ms=20))"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUZE_", "REDIS_"))}
+    before = set(children())
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=kept | {"FUZE_EMBEDDING_MODEL": "off", "FUZE_DATA_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("trial 1/50"):
+                break
+        started = set(children()) - before
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode != 0
+    assert "stopped; what was measured so far is in" in rest
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = load_run(folder)
+    assert run.trials["status"].iloc[0] == "ok"
+    assert run.planned_trials == 50
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
