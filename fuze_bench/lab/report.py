@@ -58,7 +58,8 @@ def build_report(
         say(f"notebook {place} of {len(notebooks)}: {path.stem}")
         executed.append(execute(path, out / "notebooks" / path.name, parameters or {}, say))
     write_pages(executed, out)
-    say(f"{out / 'index.html'} written after {(time.monotonic() - start_s) / 60:.1f} min")
+    minutes, seconds = divmod(round(time.monotonic() - start_s), 60)
+    say(f"{out / 'index.html'} written after {minutes} min {seconds} s")
     return executed
 
 
@@ -77,6 +78,8 @@ def execute(path: Path, executed_path: Path, parameters: Mapping[str, Any], say:
             progress_bar=False,
             start_timeout=_START_TIMEOUT_S,
             stdout_file=_Lines(say),
+            # The kernel otherwise warns of its sockets, which do not leave this machine, and of being ended.
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except PapermillExecutionError as error:
         failure = f"{error.ename}: {one_line(Exception(error.evalue))}"
