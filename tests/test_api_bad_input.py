@@ -159,9 +159,13 @@ def test_a_text_past_its_limit(api: Client, field: str, limit: int) -> None:
     assert_problem(answer, 422, field=field, says=f"the limit is {limit:,}")
 
 
-@pytest.mark.parametrize("body", [{"url": GOOD + "x" * 100_000}, {"url": GOOD, "title": "x" * MIB}])
+def test_a_url_of_a_hundred_kilobytes(api: Client) -> None:
+    assert_problem(api.save(GOOD + "x" * 100_000), 422, field="url", says="the limit is 8,000")
+
+
+@pytest.mark.parametrize("body", [{"url": GOOD + "x" * 300_000}, {"url": GOOD, "title": "x" * MIB}])
 def test_a_body_past_the_limit(api: Client, body: dict[str, str]) -> None:
-    assert_problem(api.post(body), 413, says="the limit is 65,536")
+    assert_problem(api.post(body), 413, says="the limit is 262,144")
 
 
 @pytest.mark.parametrize(
@@ -221,14 +225,14 @@ def test_a_huge_body_is_refused_early_and_costs_no_memory(
 ) -> None:
     with api_process(shared_settings, tmp_path / "api.log") as (base_url, child):
         api = Client(base_url)
-        assert_problem(api.post(b"x" * 100_000), 413)  # what the first such request loads is loaded
+        assert_problem(api.post(b"x" * 300_000), 413)  # what the first such request loads is loaded
         assert_problem(api.post([]), 422)
         before = psutil.Process(child.pid).memory_info().rss
         size = 10 * MIB if declared else 50 * MIB
         sent, answer = _send_body(api, size, declared=declared)
         assert b" 413 " in answer.splitlines()[0]
         assert b"application/problem+json" in answer
-        assert b"the limit is 65,536" in answer
+        assert b"the limit is 262,144" in answer
         assert sent < 10 * MIB
         grown = psutil.Process(child.pid).memory_info().rss - before
         assert grown < 10 * MIB

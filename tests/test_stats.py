@@ -100,4 +100,4 @@ def test_the_times_table_leaves_out_what_is_too_few():
     )
     row = times_table(events, [Configuration("fork", 1)]).loc["1 fork worker"]
     assert row["wait median, s"] == 12.5
-    assert row["wait 90 %, s"] is None or math.isnan(row["wait 90 %, s"])
+    assert row["wait 75 %, s"] is None or math.isnan(row["wait 75 %, s"])

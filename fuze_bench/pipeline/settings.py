@@ -82,7 +82,7 @@ class Settings:
     url_max_chars: int = 8_000
     title_max_chars: int = 1_000
     description_max_chars: int = 10_000
-    body_max_bytes: int = 64 * 1024
+    body_max_bytes: int = 256 * 1024
     """Largest request body that the API reads."""
     tracking_parameters: tuple[str, ...] = TRACKING_PARAMETERS
     """Query parameters dropped from the canonical URL (comma-separated in the environment)."""

@@ -208,7 +208,7 @@ def _job_data(bookmark: Bookmark, settings: Settings) -> Any:
 def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None) -> JobState:
     status = _JOB_STATUS[bookmark.status]
     if job is not None and bookmark.status is Status.PENDING:
-        status = str(job.get_status(refresh=False))
+        status = str(job.get_status(refresh=False).value)
     return JobState(
         id=job_id,
         status=status,
@@ -226,7 +226,7 @@ def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None) -> JobState:
 def _state_of_job(job: Job) -> JobState:
     return JobState(
         id=job.id,
-        status=str(job.get_status(refresh=False)),
+        status=str(job.get_status(refresh=False).value),
         queue=job.origin,
         created_at=_seconds(job.created_at),
         enqueued_at=_seconds(job.enqueued_at),
