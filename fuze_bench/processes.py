@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from fuze_bench.errors import ServiceError, SettingsError
 
@@ -39,6 +40,19 @@ def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
+class Running(Protocol):
+    """As much of subprocess.Popen as a Child needs."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+
 class Child:
     """A process of ours in a group of its own, with its output in a file.
 
@@ -63,7 +77,7 @@ class Child:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             try:
-                self._process = subprocess.Popen(
+                self._process: Running = subprocess.Popen(
                     list(argv),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -74,6 +88,14 @@ class Child:
                 )
             except OSError as error:
                 raise ServiceError(f"{name} cannot be started ({error}): is {argv[0]} installed?") from None
+
+    @classmethod
+    def around(cls, name: str, process: Running, log_path: Path, *, stop_timeout_s: float = 10.0) -> Child:
+        """A Child of a process that was started elsewhere, as the leader of a session of its own."""
+        child = cls.__new__(cls)
+        child.name, child.log_path, child._process = name, log_path, process
+        child._stop_timeout_s, child._stop_signal = stop_timeout_s, signal.SIGTERM
+        return child
 
     @property
     def pid(self) -> int:

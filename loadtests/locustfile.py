@@ -2,7 +2,7 @@
 
     locust -f loadtests/locustfile.py --headless --users 10 --run-time 30s
 
-FUZE_API_URL is the API, FUZE_ORIGIN_URL the web site whose pages are saved; by default those of `fuze-bench up`.
+--host is the API, ORIGIN_URL (a variable) the web site whose pages are saved; by default those of `fuze-bench up`.
 A closed loop waits for each answer before it asks again: it finds the highest rate, and hides how long a
 stalled server would have kept real users waiting.
 """
@@ -18,11 +18,11 @@ _numbers = itertools.count()
 class QuickSaver(HttpUser):
     """Saves one new page after another, without a pause."""
 
-    host = os.environ.get("FUZE_API_URL") or "http://127.0.0.1:8000"
+    host = "http://127.0.0.1:8000"
     wait_time = constant(0)
 
     def on_start(self) -> None:
-        self._origin = (os.environ.get("FUZE_ORIGIN_URL") or "http://127.0.0.1:8001").rstrip("/")
+        self._origin = (os.environ.get("ORIGIN_URL") or "http://127.0.0.1:8001").rstrip("/")
         # Other load generators of the same run are other processes.
         self._user = f"{os.getpid()}-{next(_numbers)}"
         self._pages = itertools.count()

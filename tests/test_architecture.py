@@ -22,7 +22,7 @@ MEASURERS = ("fuze_bench.lab.services", "fuze_bench.lab.trial", "fuze_bench.lab.
 
 def imports(path: Path) -> Iterator[str]:
     """Every module a file imports, anywhere in it; `from package import module` gives the module too."""
-    package = ["fuze_bench", *path.relative_to(ROOT).parent.parts]
+    package = list(path.relative_to(ROOT.parent).parent.parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

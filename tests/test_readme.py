@@ -66,7 +66,7 @@ def running(data_dir: Path, tmp_path: Path) -> Iterator[Running]:
         child.wait_ready(lambda: "workers: 2" in child.log_tail(), timeout_s=60)
         site = re.search(r"some pages +(http://[^/]+)/", child.log_tail(50))
         assert site
-        yield Running(port, {**environment, "FUZE_ORIGIN_URL": site[1]})
+        yield Running(port, {**environment, "ORIGIN_URL": site[1]})
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +123,7 @@ def test_playing_with_it(running: Running, tmp_path: Path) -> None:
 
 
 def test_locust_loads_the_running_system(running: Running) -> None:
-    running.environment["FUZE_API_URL"] = f"http://127.0.0.1:{running.port}"
+    running.environment["LOCUST_HOST"] = f"http://127.0.0.1:{running.port}"
     done = running.run(the(".venv/bin/locust "), ROOT)
     assert done.returncode == 0, done.stderr[-2_000:]
     assert "0(0.00%)" in done.stderr + done.stdout

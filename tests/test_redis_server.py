@@ -69,6 +69,11 @@ def test_a_deep_folder_does_not_break_the_socket(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_blank_in_the_folder_does_not_break_a_worker(tmp_path: Path) -> None:
+    with PrivateRedis(tmp_path / "büro kopie") as server:
+        assert connect(server.url).client_info()["addr"].startswith(str(server.socket_path))
+
+
 def test_decode_responses_in_the_url_does_not_break_job_data(private_redis: PrivateRedis) -> None:
     client = connect(private_redis.tcp_url + "?decode_responses=True")
     client.set("k", b"\xff\x00")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,22 +13,28 @@ import pytest
 from fuze_bench.lab.results import load_run
 from fuze_bench.lab.spec import Configuration, Experiment, PlannedTrial
 from fuze_bench.lab.trial import Trial
+from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.settings import Settings
 
 SETTINGS = Settings(embedding_model="off")
-WORKER = "fuze_bench.pipeline.worker"
 ONE_SIMPLE = PlannedTrial(1, 1, Configuration("simple", 1))
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHost]:
+    with WorkerHost(SETTINGS, tmp_path_factory.mktemp("host") / "host.log") as running:
+        yield running
 
 
 def children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def test_every_bookmark_is_recorded_with_its_stamps(tmp_path: Path):
+def test_every_bookmark_is_recorded_with_its_stamps(tmp_path: Path, host: WorkerHost):
     before = set(children())
     experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=6, origin_latency_ms=20)
     seen: list[tuple[int, int]] = []
-    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial") as trial:
+    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", host) as trial:
         trial.wait_ready()
         trial.measure(lambda done, total: seen.append((done, total)))
         trial.close()
@@ -50,16 +57,15 @@ def test_every_bookmark_is_recorded_with_its_stamps(tmp_path: Path):
     assert set(children()) <= before, "something outlived the trial"
 
 
-def test_a_killed_worker_makes_the_trial_fail_and_leaves_nothing_running(tmp_path: Path):
+def test_a_killed_worker_makes_the_trial_fail_and_leaves_nothing_running(tmp_path: Path, host: WorkerHost):
     before = set(children())
     experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=4, origin_latency_ms=400)
 
     def kill_worker(done: int, total: int) -> None:
-        for process in set(children()) - before:
-            if process.status() != psutil.STATUS_ZOMBIE and WORKER in process.cmdline():
-                process.kill()
+        assert trial._workers is not None
+        trial._workers.child.kill_group()
 
-    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial") as trial:
+    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", host) as trial:
         trial.wait_ready()
         trial.measure(kill_worker)
         trial.close()
@@ -74,9 +80,9 @@ def test_a_killed_worker_makes_the_trial_fail_and_leaves_nothing_running(tmp_pat
     assert set(children()) <= before
 
 
-def test_a_backlog_that_is_not_done_in_time_makes_the_trial_fail(tmp_path: Path):
+def test_a_backlog_that_is_not_done_in_time_makes_the_trial_fail(tmp_path: Path, host: WorkerHost):
     experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=3, origin_latency_ms=3_000)
-    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", timeout_s=0.5) as trial:
+    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", host, timeout_s=0.5) as trial:
         trial.wait_ready()
         trial.measure()
         trial.close()

@@ -6,8 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,11 +16,10 @@ from fuze_bench.lab.machine import describe_machine
 from fuze_bench.lab.results import OK, Run, RunWriter, TrialRow, load_run
 from fuze_bench.lab.spec import Experiment, PlannedTrial
 from fuze_bench.lab.trial import Trial
+from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.settings import Settings
 
 RUN_NAME = "worker-counts"
-#: Each trial's workers hold a model of about half a gigabyte.
-_MOST_TOGETHER = 4
 
 
 def run_experiment(experiment: Experiment, settings: Settings | None = None) -> Run:
@@ -39,58 +36,34 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
         settings.data_dir / "runs", RUN_NAME, experiment, settings=recorded, machine=describe_machine()
     )
     plan = experiment.plan()
-    together = _trials_to_start_together()
-    with _reporter(len(plan)) as reporter:
+    with _reporter(len(plan)) as reporter, WorkerHost(settings, writer.folder / "worker-host.log") as host:
         try:
-            for start in range(0, len(plan), together):
-                _some(plan[start : start + together], experiment, settings, writer, reporter)
+            for planned in plan:
+                _one(planned, experiment, settings, writer, reporter, host)
         except KeyboardInterrupt:
             reporter.say(f"stopped; what was measured so far is in {writer.folder}")
             raise
     return load_run(writer.folder)
 
 
-def _some(
-    plan: Sequence[PlannedTrial],
+def _one(
+    planned: PlannedTrial,
     experiment: Experiment,
     settings: Settings,
     writer: RunWriter,
     reporter: _Reporter,
+    host: WorkerHost,
 ) -> None:
-    """Start the parts of all these trials at once, then measure them one after another.
-
-    Loading a model keeps one core busy for longer than most trials last. Workers that have loaded theirs and have
-    nothing to do leave the cores to the trial that is being measured.
-    """
-    folders = {planned: writer.folder / "trials" / f"{planned.number:03}" for planned in plan}
-    with ExitStack() as stack:
-        trials = []
-        for planned in plan:
-            reporter.begins(planned)
-            trials.append(stack.enter_context(Trial(planned, experiment, settings, folders[planned])))
-        for trial in trials:
-            trial.wait_ready()
-        measured = []
-        try:
-            for trial in trials:
-                trial.measure(reporter.progressed)
-                measured.append(trial)
-                writer.add(trial.row(), trial.events)
-                reporter.ended(trial.planned, trial.row())
-        finally:
-            for trial in trials:
-                trial.tell_to_stop()
-            for trial in measured:
-                trial.close()
-                writer.add(trial.row(), trial.events)
-                if trial.row().status == OK:
-                    # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
-                    shutil.rmtree(folders[trial.planned])
-
-
-def _trials_to_start_together() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_TOGETHER)
+    folder = writer.folder / "trials" / f"{planned.number:03}"
+    reporter.begins(planned)
+    with Trial(planned, experiment, settings, folder, host) as trial:
+        trial.wait_ready()
+        trial.measure(reporter.progressed)
+    writer.add(trial.row(), trial.events)
+    reporter.ended(planned, trial.row())
+    if trial.row().status == OK:
+        # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
+        shutil.rmtree(folder)
 
 
 class _Reporter(Protocol):

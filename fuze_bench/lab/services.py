@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from rq import Worker
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, one_line
 from fuze_bench.lab.spec import Configuration
+from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.processes import Child
 
 _ORIGIN_READY_S = 30.0
-_WORKERS_READY_S = 180.0
+_WORKERS_READY_S = 60.0
 _WORKERS_STOP_S = 30.0
 _ANSWER_TIMEOUT_S = 10.0
 
@@ -69,28 +69,21 @@ def _ready_url(child: Child) -> str | None:
 
 
 class Workers:
-    """The workers of one configuration: one process, or forks of one that loaded the model.
+    """The workers of one configuration, forked by a host that holds the model. A context manager."""
 
-    A context manager; entering it only starts them, so that several can load their models at the same time.
-    """
-
-    def __init__(self, settings: Settings, configuration: Configuration, folder: Path) -> None:
+    def __init__(
+        self, host: WorkerHost, settings: Settings, configuration: Configuration, folder: Path
+    ) -> None:
         assert settings.redis_url is not None
         self._count = configuration.workers
         self._names: frozenset[str] = frozenset()
         self._redis = connect(settings.redis_url, connect_timeout_s=2, timeout_s=5)
-        argv = [sys.executable, "-m", "fuze_bench.pipeline.worker"]
-        argv += ["--kind", configuration.kind, "--count", str(configuration.workers)]
-        self.child = Child(
-            configuration.label,
-            argv,
-            folder / "workers.log",
-            environment={**_own_environment(), **settings.to_mapping()},
+        self.child = host.start(
+            configuration.label, settings, configuration.kind, configuration.workers, folder / "workers.log"
         )
-        self._was_told_to_stop = False
 
     def wait_ready(self) -> None:
-        """Wait until all have registered in RQ, which they do after loading the model.
+        """Wait until all have registered in RQ, which is when they begin to work.
 
         Raises ServiceError if they do not get there, QueueUnavailableError if Redis is away.
         """
@@ -103,15 +96,7 @@ class Workers:
         replaced = self._registered() - self._names
         return f"a worker died and was replaced by {', '.join(sorted(replaced))}" if replaced else None
 
-    def tell_to_stop(self) -> None:
-        """Ask them to stop and do not wait: several can do so at the same time. Leaving the context waits."""
-        if not self._was_told_to_stop:
-            self._was_told_to_stop = True
-            self.child.signal(signal.SIGTERM)
-
     def _are_ready(self) -> bool:
-        # Asking more often would take time from the core that loads the model.
-        time.sleep(0.05)
         self._names = self._registered()
         return len(self._names) == self._count
 
@@ -125,8 +110,7 @@ class Workers:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # Told only once: a second signal would make them drop what they do.
-        self.tell_to_stop()
+        self.child.signal(signal.SIGTERM)
         try:
             self.child.wait(_WORKERS_STOP_S)
         finally:

@@ -14,6 +14,7 @@ from fuze_bench.errors import FuzeError, LabError, one_line
 from fuze_bench.lab.results import FAILED, OK, EventRow, TrialRow
 from fuze_bench.lab.services import RunningOrigin, Workers, running_origin
 from fuze_bench.lab.spec import Experiment, PlannedTrial
+from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.bookmarks import Mode, Status
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.service import BookmarkService
@@ -45,6 +46,7 @@ class Trial:
         experiment: Experiment,
         settings: Settings,
         folder: Path,
+        host: WorkerHost,
         *,
         timeout_s: float | None = None,
     ) -> None:
@@ -53,6 +55,7 @@ class Trial:
         self._experiment = experiment
         self._settings = replace(settings, data_dir=folder, redis_url=None, database_url=None)
         self._folder = folder
+        self._host = host
         self._limit_s = _limit_s(experiment, planned) if timeout_s is None else timeout_s
         self._parts = ExitStack()
         self._origin: RunningOrigin | None = None
@@ -91,11 +94,6 @@ class Trial:
                 self._wait_until_done(backlog, before=warm_up, on_progress=on_progress)
             finally:
                 self._record(warm_up)
-
-    def tell_to_stop(self) -> None:
-        """Ask the workers to stop, without waiting for it."""
-        if self._workers is not None:
-            self._workers.tell_to_stop()
 
     def close(self) -> None:
         """Stop and reap every part; one that does not end well makes the trial fail. Safe to call twice."""
@@ -157,7 +155,7 @@ class Trial:
         self._origin = self._parts.enter_context(
             running_origin(self._folder, latency_ms=e.origin_latency_ms, seed=e.seed, pages=e.pages)
         )
-        workers = Workers(settings, self.planned.configuration, self._folder)
+        workers = Workers(self._host, settings, self.planned.configuration, self._folder)
         self._workers = self._parts.enter_context(workers)
 
     def _save(self, pages: range) -> None:

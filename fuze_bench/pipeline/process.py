@@ -101,13 +101,20 @@ class _Item:
 class Pipeline:
     """The stages with what they need: store, fetcher and model. One a process; its threads and forks share it."""
 
-    def __init__(self, settings: Settings, *, store: Store | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        embedder: embed.Embedder | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store or Store(settings, clock)
         self._clock = clock or SystemClock()
         self._fetcher = Fetcher(settings)
         self._leases = Leases(self.store, settings.lease_s)
-        self._embedder: embed.Embedder | None = None
+        self._embedder = embedder
         self._load_lock = threading.Lock()
 
     @property

@@ -80,7 +80,10 @@ class PrivateRedis:
         self.folder = folder
         self._socket_folder: Path | None = None
         self.socket_path = (folder / "redis.sock").absolute()
-        if len(str(self.socket_path).encode()) > _LONGEST_SOCKET_PATH:
+        # A blank in the socket's path breaks redis-py's reading of CLIENT INFO, which every RQ worker asks for.
+        if len(str(self.socket_path).encode()) > _LONGEST_SOCKET_PATH or re.search(
+            r"[\s=]", str(self.socket_path)
+        ):
             self._socket_folder = Path(tempfile.mkdtemp(prefix="fuze-", dir=_short_temporary_folder()))
             self.socket_path = self._socket_folder / "redis.sock"
         self.url = f"unix://{quote(str(self.socket_path))}?db=0"

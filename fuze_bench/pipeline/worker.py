@@ -24,6 +24,7 @@ from rq.worker import SimpleWorker, SpawnWorker, Worker
 
 from fuze_bench.errors import QueueUnavailableError, SettingsError, one_line
 from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError
+from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.processes import die_with_parent
@@ -86,10 +87,11 @@ def run_workers(
     kind: Kind = Kind.SIMPLE,
     burst: bool = False,
     name: str | None = None,
+    embedder: Embedder | None = None,
 ) -> int:
     """Run `count` workers until they are told to stop (or, with `burst`, until the queues are empty); an exit code.
 
-    The model is loaded once, before the first job, and shared by forks. SIGTERM and SIGINT let the jobs in hand
+    The model is loaded once, before the first job (unless `embedder` brings it), and shared by forks. SIGTERM and SIGINT let the jobs in hand
     finish; a second one stops at once. Raises SettingsError and QueueUnavailableError before anything is started.
     """
     if count < 1:
@@ -99,7 +101,7 @@ def run_workers(
     if settings.redis_url is None:
         raise QueueUnavailableError("no Redis: set REDIS_URL, or start one with `fuze-bench up`")
     _check_redis(settings.redis_url)
-    _prepare(settings, kind)
+    _prepare(settings, kind, embedder)
     base = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     if count == 1:
         return _work(settings, queues, kind, burst, base)
@@ -114,14 +116,14 @@ def _check_redis(url: str) -> None:
         raise QueueUnavailableError(f"Redis does not answer ({one_line(error)}): check REDIS_URL") from None
 
 
-def _prepare(settings: Settings, kind: Kind) -> None:
+def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
     if kind is Kind.SPAWN:
         # Its jobs run in interpreters of their own, which take their settings from the environment.
         os.environ.update(settings.to_mapping())
         return
     from fuze_bench.pipeline.process import Pipeline, install_pipeline
 
-    pipeline = Pipeline(settings)
+    pipeline = Pipeline(settings, embedder=embedder)
     pipeline.preload()
     install_pipeline(pipeline)
 
