@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import os
 import re
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.image
 import psycopg
 import pytest
 from conftest import wait_until
@@ -208,5 +211,19 @@ def test_measuring_something(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_what_it_links_to_is_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README):
+        path = target[0] or target[1]
+        assert path.startswith("https://") or (ROOT / path).exists(), path
+
+
+def test_the_picture_is_the_one_of_the_recorded_run() -> None:
+    """Pixel for pixel, with the fonts that matplotlib brings along."""
+    spec = importlib.util.spec_from_file_location("draw_example", ROOT / "data" / "draw_example.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    drawn = matplotlib.image.imread(io.BytesIO(module.picture()))
+    kept = matplotlib.image.imread(ROOT / "data" / "example-run" / "worker-counts.png")
+    assert drawn.shape == kept.shape
+    assert abs(drawn - kept).max() < 0.02
