@@ -79,12 +79,17 @@ def open_connections(origin: Origin) -> int:
 
 
 def pending_answers() -> int:
-    """Streams and delayed replies that still run somewhere in this process."""
-    tasks = [found for found in gc.get_objects() if isinstance(found, asyncio.Task) and not found.done()]
+    """Streams and delayed replies that still run somewhere in this process.
+
+    Looks at types, not with isinstance: that asks objects of other libraries, and some answer with a warning.
+    """
+    tasks = [
+        found for found in gc.get_objects() if issubclass(type(found), asyncio.Task) and not found.done()
+    ]
     timers = [
         found
         for found in gc.get_objects()
-        if isinstance(found, asyncio.TimerHandle) and not found.cancelled()
+        if issubclass(type(found), asyncio.TimerHandle) and not found.cancelled()
     ]
     streams = sum("Connection._stream" in repr(task.get_coro()) for task in tasks)
     return streams + sum("Connection._send_late" in repr(timer) for timer in timers)

@@ -26,7 +26,8 @@ from fuze_bench.processes import Child, free_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
+#: Where this environment's programs are, as a shell wants it: the checkout may lie in a folder with blanks.
+BIN = shlex.quote(str(Path(sys.executable).parent))
 
 
 def blocks(language: str) -> list[str]:
