@@ -84,11 +84,19 @@ _SENTENCES = {
 class ProcessingError(FuzeError):
     """A bookmark cannot be processed: ends as `failed` with the reason; `detail` is for the engineer."""
 
-    def __init__(self, reason: Reason, detail: str, *, http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(f"{reason.sentence} ({detail})")
         self.reason = reason
         self.detail = detail
         self.http_status = http_status
+        self.retry_after_s = retry_after_s
 
 
 class NewBookmark(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +143,7 @@ class Bookmark(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     content_hash: str | None = None
     embedding: EmbeddingState | None = None
     embedding_model: str | None = None
+    retry_at: float | None = None
     durations_ms: dict[str, float] = {}
 
     @property
@@ -151,6 +160,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     generation: int
     attempts: int
+    tries: int
+    queued_at: float
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,8 +191,16 @@ class Processed(msgspec.Struct, frozen=True, kw_only=True):
     vector: bytes | None
 
 
-#: Outcome of one claim: what to store, or why not.
-Outcome = Processed | ProcessingError
+class TryAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """It failed, and is to be tried again `delay_s` seconds from now; `counts`: this used up a try."""
+
+    error: ProcessingError
+    delay_s: float
+    counts: bool
+
+
+#: Outcome of one claim: what to store, why not, or why not yet.
+Outcome = Processed | ProcessingError | TryAgain
 
 #: What the queue calls: a name, so that enqueuing imports neither torch nor trafilatura.
 TASK_NAME = "fuze_bench.pipeline.process.process_bookmark_content_task"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from requests.cookies import RequestsCookieJar
 from fuze_bench.errors import one_line
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.deadlines import Deadline, Watchdog
+from fuze_bench.pipeline.retries import parse_retry_after
 from fuze_bench.pipeline.settings import Settings
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
@@ -106,7 +108,14 @@ class Fetcher:
     def _read(self, url: str, response: requests.Response, deadline: Deadline) -> FetchedPage:
         status = response.status_code
         if not 200 <= status < 300:
-            raise ProcessingError(_reason_of(status), f"HTTP {status}", http_status=status)
+            after_s = (
+                parse_retry_after(response.headers.get("Retry-After"), time.time())
+                if status in (429, 503)
+                else None
+            )
+            raise ProcessingError(
+                _reason_of(status), f"HTTP {status}", http_status=status, retry_after_s=after_s
+            )
         content_type = response.headers.get("Content-Type", "")
         media_type = content_type.partition(";")[0].strip().lower()
         if media_type and media_type not in _HTML_TYPES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
 from fuze_bench.errors import EmbeddingUnavailableError, one_line
@@ -25,10 +27,12 @@ from fuze_bench.pipeline.bookmarks import (
     ProcessingError,
     Reason,
     Status,
+    TryAgain,
 )
 from fuze_bench.pipeline.extract import Extracted
 from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
 from fuze_bench.pipeline.leases import Leases
+from fuze_bench.pipeline.retries import after_failure
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.timing import Clock, StageTimer, SystemClock
@@ -36,19 +40,24 @@ from fuze_bench.timing import Clock, StageTimer, SystemClock
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+_ANY_NUMBER = 1_000_000
 _FILL_IN_BATCH = 32
 _FILL_IN_MAX_S = 300.0
 
 
-def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> dict[str, Any]:
+def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> dict[str, Any] | Retry:
     """The job: process one bookmark and say what became of it, as JSON.
 
     The bookmark's row is the truth; `url` and `user_id` are in the job for people who look at the queue.
-    Raises ProcessingError if the page cannot be had, so that the job fails with the reason.
+    Raises ProcessingError if the page cannot be had, so that the job fails with the reason; returns a Retry, which
+    a worker with a scheduler obeys, if it is to be tried again.
     """
     outcome = current_pipeline().process([bookmark_id])[bookmark_id]
     if isinstance(outcome, ProcessingError):
         raise outcome
+    if isinstance(outcome, TryAgain):
+        # How often is decided by the bookmark's row, so that a job which is lost and made again changes nothing.
+        return Retry(max=_ANY_NUMBER, interval=max(1, math.ceil(outcome.delay_s)))
     if outcome is None:
         return {"bookmark_id": bookmark_id, "status": "already taken"}
     return {"bookmark_id": bookmark_id, "status": str(Status.PROCESSED), "words": outcome.word_count}
@@ -132,12 +141,12 @@ class Pipeline:
         extract.preload()
         _ = self.embedder
 
-    def process(self, bookmark_ids: Sequence[int]) -> dict[int, Processed | ProcessingError | None]:
+    def process(self, bookmark_ids: Sequence[int]) -> dict[int, Outcome | None]:
         """Process those of the bookmarks that wait. What became of each; None: somebody else has or had it.
 
         A bookmark's failure is its own. If the process is told to stop in the middle, the bookmarks wait again.
         """
-        result: dict[int, Processed | ProcessingError | None] = dict.fromkeys(bookmark_ids)
+        result: dict[int, Outcome | None] = dict.fromkeys(bookmark_ids)
         claims = self.store.claim(bookmark_ids, self.settings.lease_s)
         if not claims:
             return result
@@ -151,7 +160,8 @@ class Pipeline:
         except BaseException:
             self.store.release(claims)
             raise
-        outcomes = [item.outcome() for item in items]
+        now_s = self._clock.wall_s()
+        outcomes = [self._decided(item.outcome(), item.claim, now_s) for item in items]
         held = self.store.finish(
             [
                 (item.claim, outcome, item.timer.durations_ms)
@@ -161,6 +171,11 @@ class Pipeline:
         for item, outcome, was_held in zip(items, outcomes, held, strict=True):
             result[item.claim.bookmark_id] = outcome if was_held else None
         return result
+
+    def _decided(self, outcome: Outcome, claim: Claim, now_s: float) -> Outcome:
+        if isinstance(outcome, ProcessingError):
+            return after_failure(outcome, claim, now_s, self.settings)
+        return outcome
 
     def fill_in_embeddings(self, max_s: float = _FILL_IN_MAX_S) -> int:
         """Embed texts that were stored without a vector; stops after `max_s` seconds. How many were done."""

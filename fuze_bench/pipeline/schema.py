@@ -24,6 +24,9 @@ bookmarks = sa.Table(
     sa.Column("queue", sa.String(64), nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    # Failed tries of this generation that count, and when the next one is due (seconds since 1970).
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("retry_at", sa.Float(53)),
     sa.Column("times_saved", sa.Integer, nullable=False),
     # Which save has to see to the processing of this generation.
     sa.Column("save_token", sa.String(32), nullable=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,14 @@ class Settings:
     """Threads that one process gives to the model."""
 
     job_timeout_s: int = 600
+    retry_intervals_s: tuple[float, ...] = (60.0, 300.0)
+    """After a failure that may pass: how long to wait before each further try (comma-separated); then it is final."""
+    retry_after_default_s: float = 60.0
+    """How long to leave a site alone that asks for fewer requests without saying for how long."""
+    retry_after_max_s: float = 3_600.0
+    """The longest wait that a site may ask for with Retry-After."""
+    retry_for_s: float = 86_400.0
+    """How long a site may put us off before it counts as a failure."""
     result_ttl_s: int = 86_400
     """How long Redis keeps the result of a finished job; the database keeps the bookmark for ever."""
     lease_s: float = 15.0
@@ -101,6 +109,10 @@ class Settings:
             value = getattr(self, name)
             if not math.isfinite(value) or value < lowest:
                 raise SettingsError(f"{_variable(name)}={value} is too small: use {lowest} or more")
+        if any(not math.isfinite(each) or each < 0 for each in self.retry_intervals_s):
+            raise SettingsError(
+                f"FUZE_RETRY_INTERVALS_S={self.retry_intervals_s}: no interval may be negative"
+            )
         if self.redis_url is not None and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise SettingsError(
                 f"REDIS_URL starts with {self.redis_url.split(':')[0]!r}: use redis://, rediss:// or unix://"
@@ -141,7 +153,9 @@ class Settings:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if value is not None:
-                result[_variable(f.name)] = ",".join(value) if isinstance(value, tuple) else str(value)
+                result[_variable(f.name)] = (
+                    ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                )
         return result
 
 
@@ -149,6 +163,9 @@ _LOWEST: dict[str, float] = {
     "embedding_threads": 1,
     "job_timeout_s": 1,
     "result_ttl_s": 1,
+    "retry_after_default_s": 0,
+    "retry_after_max_s": 1,
+    "retry_for_s": 0,
     "lease_s": 0.2,
     "worker_ttl_s": 16,
     "fetch_total_s": 0.1,
@@ -174,14 +191,16 @@ def _variable(name: str) -> str:
 
 
 def _read(variable: str, text: str, default: object) -> object:
-    readers: dict[type, Callable[[str], object]] = {int: int, float: float, Path: Path}
-    if isinstance(default, tuple) or default is dataclasses.MISSING:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    read = readers.get(type(default), str) if not isinstance(default, Path) else Path
+    """The text as the type of the setting's default; a tuple's parts as the type of its first."""
     try:
-        return read(text)
+        if isinstance(default, tuple):
+            return tuple(type(default[0])(part.strip()) for part in text.split(",") if part.strip())
+        if isinstance(default, int | float | Path):
+            return Path(text) if isinstance(default, Path) else type(default)(text)
     except ValueError:
-        raise SettingsError(f"{variable}={text!r} is not a number: give one, such as {default}") from None
+        shown = default[0] if isinstance(default, tuple) else default
+        raise SettingsError(f"{variable}={text!r} is not a number: give one, such as {shown}") from None
+    return text
 
 
 def _check_database_url(url: str) -> None:

@@ -25,6 +25,7 @@ from fuze_bench.pipeline.bookmarks import (
     Reason,
     Saved,
     Status,
+    TryAgain,
 )
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks, metadata
 from fuze_bench.pipeline.settings import Settings
@@ -135,7 +136,7 @@ class Store:
                 started_ns=now_ns,
                 attempts=_t.attempts + 1,
             )
-            .returning(_t.id, _t.url, _t.user_id, _t.generation, _t.attempts)
+            .returning(_t.id, _t.url, _t.user_id, _t.generation, _t.attempts, _t.tries, _t.queued_at)
         )
         with self._write() as connection:
             rows = connection.execute(statement).all()
@@ -147,6 +148,8 @@ class Store:
                 token=token,
                 generation=row.generation,
                 attempts=row.attempts,
+                tries=row.tries,
+                queued_at=row.queued_at,
             )
             for row in rows
         ]
@@ -183,7 +186,7 @@ class Store:
         stored = []
         with self._write() as connection:
             for claim, outcome, durations_ms in results:
-                values = {**now, **_outcome_values(outcome), "durations_ms": durations_ms}
+                values = {**_outcome_values(outcome, now), "durations_ms": durations_ms}
                 statement = (
                     sa.update(bookmarks)
                     .where(*_holds(claim))
@@ -303,6 +306,7 @@ def _upsert(dialect: Any) -> Any:
         "user_description": sa.func.coalesce(_t.user_description, new.user_description),
         "generation": sa.case((failed, _t.generation + 1), else_=_t.generation),
         "attempts": sa.case((failed, 0), else_=_t.attempts),
+        "tries": sa.case((failed, 0), else_=_t.tries),
     }
     for name in ("status", "queue", "save_token", "queued_at", "queued_ns"):
         again[name] = sa.case((failed, new[name]), else_=_t[name])
@@ -333,6 +337,7 @@ def _new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[st
         "queue": new.queue,
         "generation": 1,
         "attempts": 0,
+        "tries": 0,
         "times_saved": 1,
         "save_token": token,
         "created_at": now_s,
@@ -341,16 +346,27 @@ def _new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[st
     }
 
 
-def _outcome_values(outcome: Outcome) -> dict[str, Any]:
+def _outcome_values(outcome: Outcome, now: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(outcome, TryAgain):
+        return {
+            "status": Status.PENDING,
+            "retry_at": now["done_at"] + outcome.delay_s,
+            "tries": _t.tries + int(outcome.counts),
+            **_error_values(outcome.error),
+        }
     if isinstance(outcome, ProcessingError):
         # Text that an earlier generation found stays.
-        return {
-            "status": Status.FAILED,
-            "reason": outcome.reason,
-            "error": str(outcome).replace("\0", "\N{REPLACEMENT CHARACTER}"),
-            "http_status": outcome.http_status,
-        }
-    return {"status": Status.PROCESSED, "reason": None, "error": None, **_processed_values(outcome)}
+        return {"status": Status.FAILED, "retry_at": None, **_error_values(outcome), **now}
+    cleared = {"reason": None, "error": None, "retry_at": None}
+    return {"status": Status.PROCESSED, **cleared, **_processed_values(outcome), **now}
+
+
+def _error_values(error: ProcessingError) -> dict[str, Any]:
+    return {
+        "reason": error.reason,
+        "error": str(error).replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        "http_status": error.http_status,
+    }
 
 
 def _processed_values(found: Processed) -> dict[str, Any]:
@@ -382,6 +398,7 @@ def _to_bookmark(row: sa.RowMapping) -> Bookmark:
         reason=Reason(row["reason"]) if row["reason"] else None,
         error=row["error"],
         http_status=row["http_status"],
+        retry_at=row["retry_at"],
         language=row["language"],
         published=row["published"],
         summary=row["summary"],
