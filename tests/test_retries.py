@@ -1,0 +1,195 @@
+"""Failures by cause: final at once, tried again, or put off as the site asked; and retries that really happen."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from conftest import StartWorker, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+from rq import Queue
+from rq.registry import ScheduledJobRegistry
+from rq.serializers import JSONSerializer
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import Claim, ProcessingError, Reason, Status, TryAgain
+from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.retries import RETRIED, after_failure, parse_retry_after
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+NOW_S = 1_700_000_000.0
+SETTINGS = Settings()
+
+
+def decide(
+    reason: Reason, *, tries: int = 0, waited_s: float = 0.0, **more: float
+) -> ProcessingError | TryAgain:
+    claim = Claim(
+        bookmark_id=1,
+        url="u",
+        user_id=1,
+        token="t",
+        generation=1,
+        attempts=1,
+        tries=tries,
+        queued_at=NOW_S - waited_s,
+    )
+    return after_failure(ProcessingError(reason, "detail", **more), claim, NOW_S, SETTINGS)
+
+
+@pytest.mark.parametrize("reason", sorted(set(Reason) - RETRIED))
+def test_final_at_once(reason: Reason) -> None:
+    assert isinstance(decide(reason), ProcessingError)
+
+
+@pytest.mark.parametrize("reason", sorted(RETRIED - {Reason.RATE_LIMITED}))
+def test_tried_again_after_a_minute_and_after_five(reason: Reason) -> None:
+    first, second, third = (decide(reason, tries=tries) for tries in range(3))
+    assert isinstance(first, TryAgain)
+    assert isinstance(second, TryAgain)
+    assert (first.delay_s, first.counts) == (60, True)
+    assert (second.delay_s, second.counts) == (300, True)
+    assert isinstance(third, ProcessingError)
+
+
+def test_what_is_final_is_what_the_documentation_says() -> None:
+    assert {
+        Reason.NOT_FOUND,
+        Reason.UNAUTHORIZED,
+        Reason.NOT_HTML,
+        Reason.TOO_LARGE,
+        Reason.TLS_FAILED,
+    }.isdisjoint(RETRIED)
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked_s", "delay_s"),
+    [
+        (Reason.RATE_LIMITED, 7.0, 7.0),
+        (Reason.RATE_LIMITED, None, SETTINGS.retry_after_default_s),
+        (Reason.RATE_LIMITED, 1e9, SETTINGS.retry_after_max_s),
+        (Reason.SERVER_ERROR, 30.0, 30.0),
+        (Reason.RATE_LIMITED, 0.0, 1.0),
+    ],
+)
+def test_a_site_that_puts_us_off_uses_up_no_try(
+    reason: Reason, asked_s: float | None, delay_s: float
+) -> None:
+    for tries in (0, 2):
+        outcome = decide(reason, tries=tries, retry_after_s=asked_s)  # type: ignore[arg-type]
+        assert isinstance(outcome, TryAgain)
+        assert (outcome.delay_s, outcome.counts) == (delay_s, False)
+    assert isinstance(
+        decide(reason, waited_s=SETTINGS.retry_for_s + 1, retry_after_s=asked_s), ProcessingError
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120.0),
+        (" 5 ", 5.0),
+        (format_datetime(datetime.fromtimestamp(NOW_S + 90, UTC), usegmt=True), 90.0),
+        (format_datetime(datetime.fromtimestamp(NOW_S - 90, UTC), usegmt=True), 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+        (None, None),
+        ("9" * 5_000, float("9" * 12)),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(header, NOW_S) == seconds
+
+
+@given(st.text())
+def test_no_header_breaks_it(header: str) -> None:
+    seconds = parse_retry_after(header, NOW_S)
+    assert seconds is None or seconds >= 0
+
+
+@pytest.fixture
+def hasty(settings: Settings) -> Settings:
+    return replace(settings, retry_intervals_s=(1.0, 2.0))
+
+
+@pytest.fixture
+def saving(hasty: Settings) -> Iterator[BookmarkService]:
+    with BookmarkService(hasty) as service:
+        yield service
+
+
+def save(service: BookmarkService, url: str) -> int:
+    return service.save([service.check(user_id=1, url=url)])[0].bookmark.id
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork"])
+def test_retries_happen(
+    kind: str, saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """503, 503, 200, with a worker started as the README says: three attempts, done, nothing left scheduled."""
+    bookmark_id = save(saving, f"{origin.url}/flaky/2/1")
+    with start_worker(hasty, "--kind", kind):
+        wait_until(lambda: origin.hits("/flaky/2/1") >= 1, what="the first try")
+        wait_until(lambda: saving.store.get(bookmark_id).status is Status.PROCESSED, what="the third try")  # type: ignore[union-attr]
+    found = saving.store.get(bookmark_id)
+    assert found is not None
+    assert (found.attempts, found.reason, found.error, found.retry_at) == (3, None, None, None)
+    assert origin.hits("/flaky/2/1") == 3
+    queue = Queue("default", connection=connect(hasty.redis_url or ""), serializer=JSONSerializer)
+    assert len(ScheduledJobRegistry(queue=queue)) == 0
+    assert queue.count == 0
+
+
+def test_between_tries_it_waits_with_its_reason(
+    saving: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    bookmark_id = save(saving, f"{origin.url}/status/500")
+    with start_worker(settings, "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+    found = saving.store.get(bookmark_id)
+    assert found is not None
+    assert (found.status, found.reason, found.http_status) == (Status.PENDING, Reason.SERVER_ERROR, 500)
+    assert found.retry_at is not None
+    assert 50 < found.retry_at - (found.started_at or 0) < 70
+    state = saving.queue.job_state(found.job_id, saving.store)
+    assert state is not None
+    assert state.status == "scheduled"
+
+
+def test_after_the_last_try_it_is_final(
+    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    bookmark_id = save(saving, f"{origin.url}/status/500")
+    with start_worker(hasty):
+        wait_until(lambda: saving.store.get(bookmark_id).status is Status.FAILED, what="the end")  # type: ignore[union-attr]
+    assert origin.hits("/status/500") == 3
+    assert saving.store.get(bookmark_id).attempts == 3  # type: ignore[union-attr]
+
+
+def test_retries_happen_although_the_worker_that_schedules_is_killed(
+    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """kill -9 to the whole group of the worker that holds the scheduler's lock: another takes over."""
+    patient = replace(hasty, retry_intervals_s=(3.0, 1.0))
+    bookmark_id = save(saving, f"{origin.url}/flaky/1/1")
+    with start_worker(patient) as first:
+        wait_until(lambda: origin.hits("/flaky/1/1") == 1, what="the first try")
+        wait_until(
+            lambda: saving.store.get(bookmark_id).status is Status.PENDING, what="the retry to be planned"
+        )  # type: ignore[union-attr]
+        with start_worker(patient):
+            os.killpg(first.pid, signal.SIGKILL)
+            wait_until(
+                lambda: saving.store.get(bookmark_id).status is Status.PROCESSED,  # type: ignore[union-attr]
+                timeout_s=120,
+                what="the second try",
+            )
