@@ -196,6 +196,19 @@ def status(job: str, as_json: bool) -> None:
         click.echo(f"{name:<12} {_shown(name, value)}")
 
 
+@app.command()
+def recover() -> None:
+    """Put saved bookmarks that fell out of the queue back on it, now."""
+    from fuze_bench.pipeline.recovery import Recovery
+    from fuze_bench.pipeline.redis_server import require_running_redis
+    from fuze_bench.pipeline.store import Store
+    from fuze_bench.pipeline.task_queue import TaskQueue
+
+    settings = require_running_redis(Settings.from_mapping(os.environ))
+    with Store(settings) as store:
+        click.echo(Recovery(settings, store, TaskQueue(settings)).everything())
+
+
 def _shown(name: str, value: object) -> str:
     from datetime import datetime
 

@@ -175,7 +175,7 @@ def test_a_database_that_is_not_there_is_one_line(data_dir: Path) -> None:
 def test_help_is_everywhere(data_dir: Path) -> None:
     overview = fuze_bench(data_dir, "--help")
     commands = re.findall(r"^  ([a-z-]+)  ", overview.stdout.split("Commands:")[1], re.MULTILINE)
-    assert {"api", "report", "save", "status", "up", "worker"} <= set(commands)
+    assert {"api", "recover", "report", "save", "status", "up", "worker"} <= set(commands)
     for command in commands:
         done = fuze_bench(data_dir, command, "--help")
         assert done.returncode == 0

@@ -16,9 +16,10 @@ from fuze_bench.pipeline.bookmarks import (
     ProcessingError,
     Reason,
     Status,
+    TryAgain,
 )
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.store import Store, process_name
 from fuze_bench.timing import FakeClock
 
 LEASE_S = 10.0
@@ -99,7 +100,10 @@ def test_a_claim_is_taken_once_and_finishes_once(store: Store) -> None:
 def test_a_lease_that_ran_out_is_free_and_its_owners_result_void(store: Store, clock: FakeClock) -> None:
     bookmark_id = store.save([new()])[0].bookmark.id
     [lost] = store.claim([bookmark_id], LEASE_S)
+    assert store.take_back_expired() == ([], 0)
     clock.advance(LEASE_S + 1)
+    again, given_up = store.take_back_expired()
+    assert ([b.id for b in again], given_up) == ([bookmark_id], 0)
     [taken] = store.claim([bookmark_id], LEASE_S)
     assert taken.attempts == 2
     assert store.finish([(lost, processed("late"), {})]) == [False]
@@ -113,7 +117,54 @@ def test_a_renewed_lease_holds(store: Store, clock: FakeClock) -> None:
     clock.advance(LEASE_S - 1)
     store.renew(claims, LEASE_S)
     clock.advance(LEASE_S - 1)
+    assert store.take_back_expired() == ([], 0)
+
+
+def test_who_kills_two_workers_is_left_alone(store: Store, clock: FakeClock) -> None:
+    bookmark_id = store.save([new()])[0].bookmark.id
+    store.claim([bookmark_id], LEASE_S)
+    assert store.note_death(process_name(), "signal 9") == 1
+    again, given_up = store.take_back_expired()
+    assert ([b.id for b in again], given_up) == ([bookmark_id], 0)
+    store.claim([bookmark_id], LEASE_S)
+    clock.advance(LEASE_S + 1)
+    assert store.take_back_expired() == ([], 1)
+    found = store.get(bookmark_id)
+    assert found is not None
+    assert (found.status, found.reason) == (Status.FAILED, Reason.KILLED_WORKER)
+    assert "signal 9" in (found.error or "")
     assert store.claim([bookmark_id], LEASE_S) == []
+
+
+def test_another_process_s_death_changes_nothing(store: Store) -> None:
+    bookmark_id = store.save([new()])[0].bookmark.id
+    store.claim([bookmark_id], LEASE_S)
+    assert store.note_death(process_name(1), "signal 9") == 0
+    assert store.take_back_expired() == ([], 0)
+
+
+def test_overdue_is_what_waits_beyond_its_time(store: Store, clock: FakeClock) -> None:
+    first = store.save([new()])[0].bookmark.id
+    clock.advance(50)
+    second = store.save([new("https://example.org/b")])[0].bookmark.id
+    clock.advance(20)
+    assert [b.id for b in store.overdue(60, 0, 10)] == [first]
+    [claim] = store.claim([first], LEASE_S)
+    timed_out = ProcessingError(Reason.TIMED_OUT, "x")
+    store.finish([(claim, TryAgain(error=timed_out, delay_s=300, counts=True), {})])
+    clock.advance(50)
+    assert [b.id for b in store.overdue(60, 0, 10)] == [second]
+    clock.advance(400)
+    assert [b.id for b in store.overdue(60, 0, 10)] == [first, second]
+    assert [b.id for b in store.overdue(60, first, 10)] == [second]
+
+
+def test_a_clock_that_is_set_back_hides_nothing(store: Store, clock: FakeClock) -> None:
+    waiting, at_work = (s.bookmark.id for s in store.save([new(), new("https://example.org/b")]))
+    store.claim([at_work], LEASE_S)
+    clock.step_wall(-7_200)
+    assert [b.id for b in store.overdue(60, 0, 10)] == [waiting]
+    assert [b.id for b in store.take_back_expired()[0]] == [at_work]
 
 
 def test_a_released_claim_counts_as_no_attempt(store: Store) -> None:
@@ -254,6 +305,6 @@ def test_a_database_that_is_not_there_is_a_store_error() -> None:
 
 
 def test_sqlite_commits_reach_the_disk(data_dir: object, tmp_path: object) -> None:
-    with Store(Settings(data_dir=data_dir)) as store, store._read() as connection:  # type: ignore[arg-type]
+    with Store(Settings(data_dir=data_dir)) as store, store._db.read() as connection:  # type: ignore[arg-type]
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL

@@ -58,9 +58,11 @@ def create_app(settings: Settings) -> Starlette:
         service = await asyncio.to_thread(BookmarkService, settings)
         saver = GroupCommit(service)
         app.state.service, app.state.saver = service, saver
+        recovering = asyncio.create_task(_recover(service))
         try:
             yield
         finally:
+            recovering.cancel()
             await saver.close()
             await asyncio.to_thread(service.close)
 
@@ -90,6 +92,13 @@ def create_app(settings: Settings) -> Starlette:
     app.state.settings = settings
     app.state.openapi = _encode(openapi.describe(settings))
     return app
+
+
+async def _recover(service: BookmarkService) -> None:
+    """Look for what fell out of the queue, at once and then now and again; beside workers, seldom the first to look."""
+    while True:
+        await asyncio.to_thread(service.recovery.when_due)
+        await asyncio.sleep(service.settings.lease_check_s)
 
 
 def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning") -> None:

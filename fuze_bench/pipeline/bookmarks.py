@@ -53,6 +53,7 @@ class Reason(enum.StrEnum):
     BROKEN_ANSWER = "broken_answer"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     BAD_REDIRECT = "bad_redirect"
+    KILLED_WORKER = "killed_worker"
     INTERNAL_ERROR = "internal_error"
 
     @property
@@ -77,6 +78,7 @@ _SENTENCES = {
     Reason.BROKEN_ANSWER: "The site's answer was broken off or garbled.",
     Reason.TOO_MANY_REDIRECTS: "The address was passed on too many times.",
     Reason.BAD_REDIRECT: "The address was passed on to one that cannot be fetched.",
+    Reason.KILLED_WORKER: "Processing the page killed the worker, twice.",
     Reason.INTERNAL_ERROR: "Something went wrong here while the page was processed.",
 }
 

@@ -27,11 +27,14 @@ bookmarks = sa.Table(
     # Failed tries of this generation that count, and when the next one is due (seconds since 1970).
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("retry_at", sa.Float(53)),
+    # How many workers died over it, and of what the last one did.
+    sa.Column("deaths", sa.Integer, nullable=False),
+    sa.Column("death_note", sa.Text),
     sa.Column("times_saved", sa.Integer, nullable=False),
     # Which save has to see to the processing of this generation.
     sa.Column("save_token", sa.String(32), nullable=False),
     # The claim: who works on it, and until when that holds (seconds since 1970).
-    sa.Column("claimed_by", sa.String(32)),
+    sa.Column("claimed_by", sa.String(160)),
     sa.Column("lease_until", sa.Float(53)),
     # Wall-clock seconds for people, monotonic nanoseconds of the host for durations.
     sa.Column("created_at", sa.Float(53), nullable=False),

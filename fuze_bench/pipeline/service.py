@@ -9,6 +9,7 @@ import msgspec
 from fuze_bench.errors import InputError
 from fuze_bench.pipeline.bookmarks import Bookmark, NewBookmark
 from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import JobHandle, TaskQueue, check_queue
@@ -36,6 +37,7 @@ class BookmarkService:
             batch=settings.fallback_batch,
         )
         self.queue = TaskQueue(settings, self.fallback)
+        self.recovery = Recovery(settings, self.store, self.queue)
 
     def check(
         self,

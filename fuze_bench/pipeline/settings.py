@@ -73,6 +73,12 @@ class Settings:
     """How long Redis keeps the result of a finished job; the database keeps the bookmark for ever."""
     lease_s: float = 15.0
     """How long a claim holds without a sign of life of its worker; renewed while the worker lives."""
+    lease_check_s: float = 5.0
+    """How often one of the workers looks for leases that have run out."""
+    recovery_interval_s: float = 30.0
+    """How often one of the workers looks for bookmarks that wait without a job."""
+    recover_after_s: float = 60.0
+    """How long a bookmark may wait beyond its time before that is looked into."""
     worker_ttl_s: int = 60
     """A worker that has not been heard of for this long counts as dead."""
 
@@ -167,6 +173,9 @@ _LOWEST: dict[str, float] = {
     "retry_after_max_s": 1,
     "retry_for_s": 0,
     "lease_s": 0.2,
+    "lease_check_s": 0.1,
+    "recovery_interval_s": 0.1,
+    "recover_after_s": 0,
     "worker_ttl_s": 16,
     "fetch_total_s": 0.1,
     "fetch_idle_s": 0.1,

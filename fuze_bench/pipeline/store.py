@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import socket
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fuze_bench.errors import StoreError, one_line
 from fuze_bench.pipeline.bookmarks import (
     Bookmark,
     Claim,
     EmbeddingState,
     NewBookmark,
     Outcome,
-    Processed,
-    ProcessingError,
     Reason,
     Saved,
     Status,
-    TryAgain,
 )
-from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks, metadata
+from fuze_bench.pipeline.database import Database
+from fuze_bench.pipeline.rows import new_row, outcome_values, to_bookmark
+from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import Clock, SystemClock
 
-#: SQLite waits this long for another writer; no transaction here takes a hundredth of it.
-_SQLITE_BUSY_TIMEOUT_S = 60
-_SCHEMA_LOCK = 0x66757A65
+#: No lease is set for longer.
+_LONGEST_LEASE_S = 3_600.0
+#: A bookmark that this many workers died over is left alone.
+_MOST_DEATHS = 2
 
 _t = bookmarks.c
 
@@ -45,16 +42,9 @@ class Store:
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        self._url = settings.sqlalchemy_url
         self._clock = clock or SystemClock()
-        self._engine, self._pid = _make_engine(self._url), os.getpid()
-        self._upsert = _upsert(postgresql if self.is_postgresql else sqlite)
-        with self._write() as connection:
-            _create_schema(connection)
-
-    @property
-    def is_postgresql(self) -> bool:
-        return self._engine.dialect.name == "postgresql"
+        self._db = Database(settings.sqlalchemy_url)
+        self._upsert = _upsert(postgresql if self._db.is_postgresql else sqlite)
 
     def save(self, new: Sequence[NewBookmark]) -> list[Saved]:
         """Find or insert one row per user and page, all in one transaction, in the order given.
@@ -64,13 +54,13 @@ class Store:
         """
         now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
         result = []
-        with self._write() as connection:
+        with self._db.write() as connection:
             for item in new:
                 token = uuid.uuid4().hex
-                row = connection.execute(self._upsert, _new_row(item, token, now_s, now_ns)).mappings().one()
+                row = connection.execute(self._upsert, new_row(item, token, now_s, now_ns)).mappings().one()
                 result.append(
                     Saved(
-                        bookmark=_to_bookmark(row),
+                        bookmark=to_bookmark(row),
                         was_duplicate=row["times_saved"] > 1,
                         needs_job=row["save_token"] == token,
                     )
@@ -82,9 +72,9 @@ class Store:
         query = sa.select(*SHORT_COLUMNS).where(_t.id == bookmark_id)
         if user_id is not None:
             query = query.where(_t.user_id == user_id)
-        with self._read() as connection:
+        with self._db.read() as connection:
             row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else _to_bookmark(row)
+        return None if row is None else to_bookmark(row)
 
     def page(
         self, user_id: int, *, status: Status | None = None, limit: int = 50, after: int | None = None
@@ -95,18 +85,18 @@ class Store:
             query = query.where(_t.status == status)
         if after is not None:
             query = query.where(_t.id < after)
-        with self._read() as connection:
-            return [_to_bookmark(row) for row in connection.execute(query).mappings()]
+        with self._db.read() as connection:
+            return [to_bookmark(row) for row in connection.execute(query).mappings()]
 
     def content(self, bookmark_id: int) -> tuple[str | None, bytes | None]:
         """The stored text and the vector (float32, unit length, as bytes); None where there is none."""
-        with self._read() as connection:
+        with self._db.read() as connection:
             row = connection.execute(sa.select(_t.text, _t.vector).where(_t.id == bookmark_id)).one_or_none()
         return (None, None) if row is None else (row.text, row.vector)
 
     def counts(self) -> dict[str, int]:
         """Number of bookmarks in each status."""
-        with self._read() as connection:
+        with self._db.read() as connection:
             found = connection.execute(
                 sa.select(_t.status, sa.func.count().label("number")).group_by(_t.status)
             ).all()
@@ -114,20 +104,23 @@ class Store:
 
     def rows(self, *columns: str) -> list[dict[str, Any]]:
         """The named columns of every bookmark, in order of their ids; for recording an experiment."""
-        with self._read() as connection:
+        with self._db.read() as connection:
             query = sa.select(*(_t[name] for name in columns)).order_by(_t.id)
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def claim(self, bookmark_ids: Sequence[int], lease_s: float) -> list[Claim]:
-        """Take the bookmarks that wait (or whose lease has run out) for `lease_s` seconds; the others are not ours.
+        """Take the bookmarks that wait for `lease_s` seconds; the others are somebody else's, or done.
 
         One conditional update: of any number of callers at once exactly one gets a row.
         """
-        now_s, now_ns, token = self._clock.wall_s(), self._clock.monotonic_ns(), uuid.uuid4().hex
-        free = (_t.status == Status.PENDING) | ((_t.status == Status.PROCESSING) & (_t.lease_until < now_s))
+        now_s, now_ns, token = (
+            self._clock.wall_s(),
+            self._clock.monotonic_ns(),
+            f"{process_name()}-{uuid.uuid4().hex}",
+        )
         statement = (
             sa.update(bookmarks)
-            .where(_t.id.in_(bookmark_ids), free)
+            .where(_t.id.in_(bookmark_ids), _t.status == Status.PENDING)
             .values(
                 status=Status.PROCESSING,
                 claimed_by=token,
@@ -138,7 +131,7 @@ class Store:
             )
             .returning(_t.id, _t.url, _t.user_id, _t.generation, _t.attempts, _t.tries, _t.queued_at)
         )
-        with self._write() as connection:
+        with self._db.write() as connection:
             rows = connection.execute(statement).all()
         return [
             Claim(
@@ -156,7 +149,7 @@ class Store:
 
     def renew(self, claims: Sequence[Claim], lease_s: float) -> None:
         """Move the end of the leases that still hold to `lease_s` from now."""
-        with self._write() as connection:
+        with self._db.write() as connection:
             connection.execute(
                 sa.update(bookmarks)
                 .where(
@@ -167,7 +160,7 @@ class Store:
 
     def release(self, claims: Sequence[Claim]) -> None:
         """Give the claims back unused: the bookmarks wait again, and the attempt does not count."""
-        with self._write() as connection:
+        with self._db.write() as connection:
             for claim in claims:
                 connection.execute(
                     sa.update(bookmarks)
@@ -184,9 +177,9 @@ class Store:
         """
         now = {"done_at": self._clock.wall_s(), "done_ns": self._clock.monotonic_ns()}
         stored = []
-        with self._write() as connection:
+        with self._db.write() as connection:
             for claim, outcome, durations_ms in results:
-                values = {**_outcome_values(outcome, now), "durations_ms": durations_ms}
+                values = {**outcome_values(outcome, now), "durations_ms": durations_ms}
                 statement = (
                     sa.update(bookmarks)
                     .where(*_holds(claim))
@@ -194,6 +187,61 @@ class Store:
                 )
                 stored.append(connection.execute(statement).rowcount == 1)
         return stored
+
+    def take_back_expired(self) -> tuple[list[Bookmark], int]:
+        """The bookmarks whose lease has run out wait again; those that killed their worker twice have failed.
+
+        A lease that ends implausibly late (the clock was set back) counts as run out, too. Returns the ones that wait
+        again, and how many have failed.
+        """
+        now_s = self._clock.wall_s()
+        run_out = (_t.status == Status.PROCESSING) & (
+            (_t.lease_until < now_s) | (_t.lease_until > now_s + _LONGEST_LEASE_S)
+        )
+        given_up = {
+            "status": Status.FAILED,
+            "reason": Reason.KILLED_WORKER,
+            "error": sa.literal(Reason.KILLED_WORKER.sentence)
+            + sa.func.coalesce(" (" + _t.death_note + ")", ""),
+            "done_at": now_s,
+            "done_ns": self._clock.monotonic_ns(),
+        }
+        died = {"claimed_by": None, "lease_until": None, "deaths": _t.deaths + 1}
+        with self._db.write() as connection:
+            poison = (
+                sa.update(bookmarks).where(run_out, _t.deaths + 1 >= _MOST_DEATHS).values(**died, **given_up)
+            )
+            failed = connection.execute(poison).rowcount
+            again = sa.update(bookmarks).where(run_out).values(**died, status=Status.PENDING)
+            rows = connection.execute(again.returning(*SHORT_COLUMNS)).mappings().all()
+        return [to_bookmark(row) for row in rows], failed
+
+    def note_death(self, process: str, note: str) -> int:
+        """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""
+        with self._db.write() as connection:
+            statement = (
+                sa.update(bookmarks)
+                .where(_t.claimed_by.like(f"{process}-%"), _t.status == Status.PROCESSING)
+                .values(lease_until=0.0, death_note=note)
+            )
+            return connection.execute(statement).rowcount
+
+    def overdue(self, age_s: float, after_id: int, limit: int) -> list[Bookmark]:
+        """Bookmarks that wait for longer than `age_s` beyond the time they were due, in order of their ids.
+
+        One that is due implausibly late (the clock was set back) is overdue, too.
+        """
+        now_s = self._clock.wall_s()
+        due_s = sa.func.coalesce(_t.retry_at, _t.queued_at)
+        query = (
+            sa.select(*SHORT_COLUMNS)
+            .where(_t.status == Status.PENDING, _t.id > after_id)
+            .where((due_s < now_s - age_s) | (_t.queued_at > now_s + age_s))
+            .order_by(_t.id)
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return [to_bookmark(row) for row in connection.execute(query).mappings()]
 
     def texts_without_vector(self, limit: int) -> list[tuple[int, str, str]]:
         """(id, content hash, text) of processed bookmarks whose embedding could not be had at the time."""
@@ -203,12 +251,12 @@ class Store:
             .order_by(_t.id)
             .limit(limit)
         )
-        with self._read() as connection:
+        with self._db.read() as connection:
             return [(row.id, row.content_hash, row.text) for row in connection.execute(query)]
 
     def fill_in_vectors(self, vectors: Sequence[tuple[int, str, bytes]], model: str) -> int:
         """Store (id, content hash, vector) for texts that are still the same; how many were."""
-        with self._write() as connection:
+        with self._db.write() as connection:
             return sum(
                 connection.execute(
                     sa.update(bookmarks)
@@ -220,13 +268,12 @@ class Store:
 
     def ping(self) -> None:
         """Raises StoreError unless the database answers."""
-        with self._read() as connection:
+        with self._db.read() as connection:
             connection.execute(sa.select(1))
 
     def close(self) -> None:
         """Close every connection of this process."""
-        if self._pid == os.getpid():
-            self._engine.dispose()
+        self._db.close()
 
     def __enter__(self) -> Store:
         return self
@@ -234,66 +281,10 @@ class Store:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _here(self) -> sa.Engine:
-        if self._pid != os.getpid():
-            # Connections opened before a fork belong to the parent: neither use nor close them here.
-            self._engine.dispose(close=False)
-            self._engine, self._pid = _make_engine(self._url), os.getpid()
-        return self._engine
 
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        with _translated(), self._here().begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with _translated(), self._here().connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise StoreError(f"the database refused: {one_line(cause)}") from error
-
-
-def _make_engine(url: str) -> sa.Engine:
-    with _translated():
-        parsed = sa.make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
-    if parsed.database:
-        try:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"the folder of {parsed.database} cannot be made: {one_line(error)}") from None
-    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_S})
-
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves, below
-        connection.execute("PRAGMA journal_mode=WAL")
-        # FULL: a commit is on the disk before it is acknowledged, so that it survives a power cut.
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        # A transaction that reads first and writes later may find the database changed in between and fail as
-        # "locked" whatever the timeout; one that starts as a writer waits its turn.
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _create_schema(connection: sa.Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-    metadata.create_all(connection)
+def process_name(pid: int | None = None) -> str:
+    """A name for a process of this host, this one by default, under which it holds claims."""
+    return f"{pid or os.getpid()}@{socket.gethostname()[:100]}"
 
 
 def _upsert(dialect: Any) -> Any:
@@ -307,6 +298,7 @@ def _upsert(dialect: Any) -> Any:
         "generation": sa.case((failed, _t.generation + 1), else_=_t.generation),
         "attempts": sa.case((failed, 0), else_=_t.attempts),
         "tries": sa.case((failed, 0), else_=_t.tries),
+        "deaths": sa.case((failed, 0), else_=_t.deaths),
     }
     for name in ("status", "queue", "save_token", "queued_at", "queued_ns"):
         again[name] = sa.case((failed, new[name]), else_=_t[name])
@@ -321,92 +313,4 @@ def _holds(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
         _t.claimed_by == claim.token,
         _t.generation == claim.generation,
         _t.status == Status.PROCESSING,
-    )
-
-
-def _new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str, Any]:
-    return {
-        "user_id": new.user_id,
-        "url": new.url,
-        "canonical_url": new.canonical_url,
-        # PostgreSQL cannot index values of several kilobytes.
-        "url_hash": hashlib.sha256(new.canonical_url.encode()).digest(),
-        "user_title": new.title or None,
-        "user_description": new.description or None,
-        "status": Status.PENDING,
-        "queue": new.queue,
-        "generation": 1,
-        "attempts": 0,
-        "tries": 0,
-        "times_saved": 1,
-        "save_token": token,
-        "created_at": now_s,
-        "queued_at": now_s,
-        "queued_ns": now_ns,
-    }
-
-
-def _outcome_values(outcome: Outcome, now: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(outcome, TryAgain):
-        return {
-            "status": Status.PENDING,
-            "retry_at": now["done_at"] + outcome.delay_s,
-            "tries": _t.tries + int(outcome.counts),
-            **_error_values(outcome.error),
-        }
-    if isinstance(outcome, ProcessingError):
-        # Text that an earlier generation found stays.
-        return {"status": Status.FAILED, "retry_at": None, **_error_values(outcome), **now}
-    cleared = {"reason": None, "error": None, "retry_at": None}
-    return {"status": Status.PROCESSED, **cleared, **_processed_values(outcome), **now}
-
-
-def _error_values(error: ProcessingError) -> dict[str, Any]:
-    return {
-        "reason": error.reason,
-        "error": str(error).replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        "http_status": error.http_status,
-    }
-
-
-def _processed_values(found: Processed) -> dict[str, Any]:
-    values = {name: getattr(found, name) for name in found.__struct_fields__ if name != "title"}
-    # PostgreSQL has no place for NUL in a text.
-    for name, value in values.items():
-        if isinstance(value, str):
-            values[name] = value.replace("\0", "")
-    return {**values, "page_title": found.title.replace("\0", "") if found.title else None}
-
-
-def _to_bookmark(row: sa.RowMapping) -> Bookmark:
-    return Bookmark(
-        id=row["id"],
-        user_id=row["user_id"],
-        url=row["url"],
-        canonical_url=row["canonical_url"],
-        final_url=row["final_url"],
-        status=Status(row["status"]),
-        title=row["user_title"] or row["page_title"],
-        description=row["user_description"],
-        queue=row["queue"],
-        generation=row["generation"],
-        attempts=row["attempts"],
-        times_saved=row["times_saved"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        done_at=row["done_at"],
-        reason=Reason(row["reason"]) if row["reason"] else None,
-        error=row["error"],
-        http_status=row["http_status"],
-        retry_at=row["retry_at"],
-        language=row["language"],
-        published=row["published"],
-        summary=row["summary"],
-        keywords=row["keywords"] or [],
-        word_count=row["word_count"],
-        reading_time_s=row["reading_time_s"],
-        content_hash=row["content_hash"],
-        embedding=EmbeddingState(row["embedding"]) if row["embedding"] else None,
-        embedding_model=row["embedding_model"],
-        durations_ms=row["durations_ms"] or {},
     )

@@ -79,17 +79,20 @@ class TaskQueue:
                 timeout_s=settings.redis_timeout_s,
             )
 
-    def dispatch(self, bookmarks: Sequence[Bookmark]) -> list[JobHandle]:
-        """See to the processing of saved bookmarks: on their queues, else on threads, else by whoever recovers them."""
+    def dispatch(self, bookmarks: Sequence[Bookmark], *, again: bool = False) -> list[JobHandle]:
+        """See to the processing of saved bookmarks: on their queues, else on threads, else by whoever recovers them.
+
+        `again`: they had a job before, whose end is forgotten.
+        """
         if not bookmarks:
             return []
         try:
-            self.enqueue(bookmarks)
+            self.enqueue(bookmarks, again=again)
             return [_handle(bookmark, Mode.RQ) for bookmark in bookmarks]
         except QueueUnavailableError:
             return [_handle(bookmark, self._on_thread(bookmark)) for bookmark in bookmarks]
 
-    def enqueue(self, bookmarks: Sequence[Bookmark]) -> None:
+    def enqueue(self, bookmarks: Sequence[Bookmark], *, again: bool = False) -> None:
         """Put one job for each bookmark on its queue, in one round trip a queue.
 
         Raises QueueUnavailableError if Redis is away; then it may have taken some, which a claim makes harmless.
@@ -100,10 +103,47 @@ class TaskQueue:
                 jobs = [
                     _job_data(bookmark, self._settings) for bookmark in bookmarks if bookmark.queue == name
                 ]
-                self._queue(name, client).enqueue_many(jobs)
+                queue = self._queue(name, client)
+                if again:
+                    ids = [job.job_id for job in jobs]
+                    for registry in (queue.failed_job_registry, queue.finished_job_registry):
+                        client.zrem(registry.key, *ids)
+                queue.enqueue_many(jobs)
         except redis.RedisError as error:
             raise self._went_away(error) from error
         self._came_back()
+
+    def waiting_job_ids(self) -> frozenset[str]:
+        """Ids of all jobs that will run without anybody's help: in a queue's list, or scheduled.
+
+        Raises QueueUnavailableError. Bookmarks that a thread here holds count, too.
+        """
+        client = self._client()
+        found: set[str] = set()
+        try:
+            for name in QUEUES:
+                queue = self._queue(name, client)
+                found.update(queue.get_job_ids())
+                found.update(queue.scheduled_job_registry.get_job_ids())
+        except redis.RedisError as error:
+            raise self._went_away(error) from error
+        self._came_back()
+        return frozenset(found)
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether this process works on bookmarks itself when Redis is away."""
+        return self._fallback is not None
+
+    def is_first(self, name: str, period_s: float) -> bool:
+        """Whether this caller is the first of all processes to ask within `period_s`. Raises QueueUnavailableError."""
+        client = self._client()
+        try:
+            first = client.set(f"fuze:first:{name}", "1", px=max(1, int(period_s * 1000)), nx=True)
+        except redis.RedisError as error:
+            raise self._went_away(error) from error
+        self._came_back()
+        return bool(first)
 
     def mode_of(self, bookmark: Bookmark) -> Mode:
         """Who has the bookmark's present job in hand, as far as can be seen from here."""

@@ -25,14 +25,18 @@ from rq.worker import SimpleWorker, SpawnWorker, Worker
 from fuze_bench.errors import QueueUnavailableError, SettingsError, one_line
 from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError
 from fuze_bench.pipeline.embed import Embedder
+from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
+from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.task_queue import TaskQueue
 from fuze_bench.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
 
 #: A worker that idles wakes up this often to say that it lives and to look after the registries.
 _MAINTENANCE_INTERVAL_S = 30
+_IDLE_STEP_S = 2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 
@@ -50,6 +54,31 @@ class _PipelineWorker:
             logger.info("job %s failed: %s", job.id, exc_info[1])
         else:
             super().handle_exception(job, *exc_info)  # type: ignore[misc]
+
+    recovery: Recovery
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """As RQ's, but an idle worker comes up for air every few seconds, and looks for what fell out of the queue."""
+        idle_s = 0
+        while True:
+            self.recovery.when_due()
+            step_s = _IDLE_STEP_S if max_idle_time is None else min(_IDLE_STEP_S, max_idle_time - idle_s)
+            result = super().dequeue_job_and_maintain_ttl(timeout, step_s)  # type: ignore[misc]
+            idle_s += step_s
+            if (
+                result is not None
+                or timeout is None
+                or (max_idle_time is not None and idle_s >= max_idle_time)
+            ):
+                return result
+
+    def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
+        """The fork that ran a job was killed: what it held is free at once, and is known to have killed it."""
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[misc]
+        note = f"signal {os.WTERMSIG(ret_val)}" if os.WIFSIGNALED(ret_val) else f"exit code {ret_val >> 8}"
+        if note == f"signal {int(signal.SIGKILL)}":
+            note += ": perhaps it used more memory than there is"
+        self.recovery.note_death(retpid, note)
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         def note(_number: int, _frame: FrameType | None) -> None:
@@ -132,6 +161,7 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
     """One worker, in this process."""
     assert settings.redis_url is not None
     connection = connect(settings.redis_url, connect_timeout_s=5)
+    store = Store(settings)
     worker = _CLASSES[kind](
         [Queue(queue, connection=connection, serializer=JSONSerializer) for queue in queues],
         name=name,
@@ -142,6 +172,7 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
         default_result_ttl=settings.result_ttl_s,
     )
     worker.log_result_lifespan = False
+    worker.recovery = Recovery(settings, store, TaskQueue(settings))
     _ask_for_missing_embeddings(connection, kind)
     worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
     return 0

@@ -1,0 +1,100 @@
+"""Connections to SQLite or PostgreSQL: transactions, schema, errors translated, safe after a fork."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from fuze_bench.errors import StoreError, one_line
+from fuze_bench.pipeline.schema import metadata
+
+#: SQLite waits this long for another writer; no transaction here takes a hundredth of it.
+_SQLITE_BUSY_TIMEOUT_S = 60
+_SCHEMA_LOCK = 0x66757A65
+
+
+class Database:
+    """A database whose schema is there. Everything raises StoreError where it cannot be reached or refuses."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine, self._pid = _make_engine(url), os.getpid()
+        with self.write() as connection:
+            _create_schema(connection)
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self._engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end, rolled back after an exception."""
+        with _translated(), self._here().begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection whose statements see what is committed, each by itself."""
+        with _translated(), self._here().connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def close(self) -> None:
+        """Close every connection of this process."""
+        if self._pid == os.getpid():
+            self._engine.dispose()
+
+    def _here(self) -> sa.Engine:
+        if self._pid != os.getpid():
+            # Connections opened before a fork belong to the parent: neither use nor close them here.
+            self._engine.dispose(close=False)
+            self._engine, self._pid = _make_engine(self._url), os.getpid()
+        return self._engine
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreError(f"the database refused: {one_line(cause)}") from error
+
+
+def _make_engine(url: str) -> sa.Engine:
+    with _translated():
+        parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if parsed.database:
+        try:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the folder of {parsed.database} cannot be made: {one_line(error)}") from None
+    engine = sa.create_engine(url, connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        connection.execute("PRAGMA journal_mode=WAL")
+        # FULL: a commit is on the disk before it is acknowledged, so that it survives a power cut.
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A transaction that reads first and writes later may find the database changed in between and fail as
+        # "locked" whatever the timeout; one that starts as a writer waits its turn.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _create_schema(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+    metadata.create_all(connection)

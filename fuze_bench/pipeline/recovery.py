@@ -1,0 +1,110 @@
+"""Saved-but-unprocessed bookmarks go back on the queue: nothing acknowledged is ever stuck."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from fuze_bench.errors import FuzeError, QueueUnavailableError
+from fuze_bench.pipeline.bookmarks import Mode
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store, process_name
+from fuze_bench.pipeline.task_queue import TaskQueue
+
+logger = logging.getLogger(__name__)
+
+#: Rows are looked through and sent on in groups of this size.
+_GROUP = 1_000
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """How many bookmarks were given back by dead workers, were found without a job, and were given up as poison."""
+
+    abandoned: int = 0
+    without_job: int = 0
+    poisonous: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.abandoned or self.without_job or self.poisonous)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.abandoned} bookmarks of dead workers and {self.without_job} without a job are on their way again, "
+            f"{self.poisonous} given up because they killed their worker twice"
+        )
+
+
+class Recovery:
+    """Finds what fell out of the queue. Doubles are harmless (see claims), so it errs on the side of sending again."""
+
+    def __init__(self, settings: Settings, store: Store, queue: TaskQueue) -> None:
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._next_look_s = 0.0
+
+    def leases(self) -> Recovered:
+        """Take back what dead workers held: their leases have run out."""
+        abandoned, poisonous = self._store.take_back_expired()
+        self._queue.dispatch(abandoned, again=True)
+        return Recovered(abandoned=len(abandoned), poisonous=poisonous)
+
+    def everything(self) -> Recovered:
+        """Also send on what has waited for longer than `recover_after_s` with no job that will see to it."""
+        found = self.leases()
+        without_job, after_id = 0, 0
+        live: frozenset[str] | None = None
+        while group := self._store.overdue(self._settings.recover_after_s, after_id, _GROUP):
+            after_id = group[-1].id
+            live = self._live_jobs() if live is None else live
+            lost = [bookmark for bookmark in group if bookmark.job_id not in live]
+            modes = [handle.mode for handle in self._queue.dispatch(lost, again=True)]
+            without_job += sum(mode is not Mode.DEFERRED for mode in modes)
+            if Mode.DEFERRED in modes:
+                break  # neither Redis nor a free thread: the rest waits for the next look
+        return Recovered(found.abandoned, without_job, found.poisonous)
+
+    def note_death(self, pid: int, note: str) -> None:
+        """A process of this host that worked on bookmarks is dead: take back what it held. Errors are logged."""
+        try:
+            if self._store.note_death(process_name(pid), note):
+                self._logged(self.leases)
+        except FuzeError as error:
+            logger.warning("recovery: %s", error)
+
+    def when_due(self) -> None:
+        """For a loop: one of all processes looks at the leases every few seconds, at everything less often.
+
+        While Redis is away nobody can tell who is first: then each does it, with threads of its own, if it has any.
+        Errors are logged: the next look tries again.
+        """
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + self._settings.lease_check_s
+        try:
+            if self._is_first("leases", self._settings.lease_check_s):
+                self._logged(self.leases)
+            if self._is_first("everything", self._settings.recovery_interval_s):
+                self._logged(self.everything)
+        except FuzeError as error:
+            logger.warning("recovery: %s", error)
+
+    def _is_first(self, name: str, period_s: float) -> bool:
+        try:
+            return self._queue.is_first(name, period_s)
+        except QueueUnavailableError:
+            return self._queue.has_threads
+
+    def _live_jobs(self) -> frozenset[str]:
+        try:
+            return self._queue.waiting_job_ids()
+        except QueueUnavailableError:
+            return frozenset()
+
+    def _logged(self, look: Callable[[], Recovered]) -> None:
+        if found := look():
+            logger.warning("recovery: %s", found)

@@ -1,0 +1,198 @@
+"""Nothing acknowledged is ever stuck: killed workers, an emptied Redis, lost entries, poison."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import pytest
+from api_server import running_api
+from conftest import StartWorker, wait_until
+from rq import Queue, Worker
+from rq.serializers import JSONSerializer
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import Reason, Status
+from fuze_bench.pipeline.recovery import Recovered
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+
+@pytest.fixture
+def hasty(settings: Settings) -> Settings:
+    """Recovery within a second or two."""
+    return replace(
+        settings,
+        lease_s=1.0,
+        lease_check_s=0.5,
+        recovery_interval_s=0.5,
+        recover_after_s=0.5,
+        redis_retry_s=0.0,
+    )
+
+
+@pytest.fixture
+def saving(hasty: Settings) -> Iterator[BookmarkService]:
+    with BookmarkService(hasty) as service:
+        yield service
+
+
+def save(service: BookmarkService, *urls: str) -> list[int]:
+    return [r.bookmark.id for r in service.save([service.check(user_id=1, url=url) for url in urls])]
+
+
+def status(service: BookmarkService, bookmark_id: int) -> Status:
+    found = service.store.get(bookmark_id)
+    assert found is not None
+    return found.status
+
+
+def queue(settings: Settings) -> Queue:
+    return Queue("default", connection=connect(settings.redis_url or ""), serializer=JSONSerializer)
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork"])
+def test_a_worker_killed_in_the_middle_of_a_job_at_the_default_settings(
+    kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """kill -9 to the worker that has it in hand and to all it started: done by the other within 30 s."""
+    with start_worker(settings, "--kind", kind) as one, start_worker(settings, "--kind", kind) as other:
+        [bookmark_id] = save(service, f"{origin.url}/slow/4000/1")
+        wait_until(lambda: origin.hits("/slow/4000/1") == 1, what="the job to begin")
+        workers = Worker.all(connection=connect(settings.redis_url or ""), serializer=JSONSerializer)
+        [busy] = [worker.pid for worker in workers if worker.get_state() == "busy"]
+        assert busy in (one.pid, other.pid)
+        for process in [psutil.Process(busy), *psutil.Process(busy).children(recursive=True)]:
+            process.kill()
+        killed_s = time.monotonic()
+        wait_until(
+            lambda: status(service, bookmark_id) is Status.PROCESSED, timeout_s=60, what="it to be done"
+        )
+        assert time.monotonic() - killed_s < 30
+    assert origin.hits("/slow/4000/1") == 2
+
+
+def test_an_emptied_redis_loses_nothing(
+    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    ids = save(saving, *(f"{origin.url}/page/{n}" for n in range(20)))
+    connect(hasty.redis_url or "").flushall()
+    with start_worker(hasty):
+        wait_until(lambda: saving.store.counts()["processed"] == len(ids), what="everything to be done")
+    assert [origin.hits(f"/page/{n}") for n in range(20)] == [1] * 20
+
+
+def test_redis_and_workers_killed_and_started_again(
+    saving: BookmarkService,
+    hasty: Settings,
+    private_redis: PrivateRedis,
+    origin: Origin,
+    start_worker: StartWorker,
+) -> None:
+    ids = save(saving, *(f"{origin.url}/slow/100/{n}" for n in range(30)))
+    with start_worker(hasty, "--count", "2") as workers:
+        wait_until(lambda: saving.store.counts()["processed"] > 3, what="some to be done")
+        private_redis.kill()
+        workers.kill_group()
+    private_redis.start()
+    with start_worker(hasty, "--count", "2"):
+        wait_until(lambda: saving.store.counts()["processed"] == len(ids), what="all to be done")
+
+
+def test_a_job_whose_queue_entry_is_lost(
+    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """The job's hash says `queued`, the list does not hold it; saving the page again does not make it run."""
+    [bookmark_id] = save(saving, f"{origin.url}/page/1")
+    client = connect(hasty.redis_url or "")
+    assert client.lrem("rq:queue:default", 0, f"bookmark-{bookmark_id}-1") == 1
+    assert save(saving, f"{origin.url}/page/1") == [bookmark_id]
+    assert queue(hasty).count == 0
+    with start_worker(hasty):
+        wait_until(lambda: status(saving, bookmark_id) is Status.PROCESSED, what="it to be done")
+
+
+def test_what_waits_in_a_queue_is_not_sent_again(
+    saving: BookmarkService, hasty: Settings, origin: Origin
+) -> None:
+    ids = save(saving, *(f"{origin.url}/page/{n}" for n in range(5)))
+    wait_until(
+        lambda: len(saving.store.overdue(hasty.recover_after_s, 0, 10)) == 5, what="them to be overdue"
+    )
+    assert saving.recovery.everything() == Recovered()
+    assert queue(hasty).count == len(ids)
+
+
+def test_a_page_that_kills_its_worker_twice_is_left_alone(
+    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """The fork that has the page in hand is killed each time; the worker lives, and does the others."""
+    [poison] = save(saving, f"{origin.url}/slow/30000/1")
+    slow = replace(hasty, fetch_total_s=60, fetch_idle_s=60)
+    with start_worker(slow, "--kind", "fork") as worker:
+        for times in (1, 2):
+            wait_until(
+                lambda times=times: origin.hits("/slow/30000/1") == times, what="the page to be asked for"
+            )
+            [running] = Worker.all(connection=connect(hasty.redis_url or ""), serializer=JSONSerializer)
+            for child in psutil.Process(running.pid).children():
+                if (
+                    os.getpgid(child.pid) == child.pid
+                ):  # the fork leads a group of its own, the scheduler does not
+                    child.kill()
+        wait_until(lambda: status(saving, poison) is Status.FAILED, what="it to be given up")
+        others = save(saving, f"{origin.url}/page/1")
+        wait_until(lambda: status(saving, others[0]) is Status.PROCESSED, what="another to be done")
+        assert worker.is_alive()
+    found = saving.store.get(poison)
+    assert found is not None
+    assert found.reason is Reason.KILLED_WORKER
+    assert "signal 9" in (found.error or "")
+    assert "memory" in (found.error or "")
+    assert origin.hits("/slow/30000/1") == 2
+
+
+def test_the_api_takes_up_what_was_left_when_redis_is_away(
+    hasty: Settings, private_redis: PrivateRedis, origin: Origin
+) -> None:
+    with BookmarkService(hasty) as service:
+        [bookmark_id] = save(service, f"{origin.url}/page/1")
+        private_redis.stop()
+        with running_api(hasty):
+            wait_until(lambda: status(service, bookmark_id) is Status.PROCESSED, what="a thread to do it")
+
+
+def test_a_backlog_beyond_the_threads_is_deferred_and_done_when_redis_is_back(
+    hasty: Settings, private_redis: PrivateRedis, origin: Origin, start_worker: StartWorker
+) -> None:
+    tight = replace(hasty, fallback_threads=1, fallback_backlog=2, fallback_batch=1)
+    with BookmarkService(tight) as service:
+        private_redis.stop()
+        new = [service.check(user_id=1, url=f"{origin.url}/slow/300/{n}") for n in range(10)]
+        modes = [str(result.job.mode) for result in service.save(new)]
+        assert set(modes) == {"thread", "deferred"}
+        private_redis.start()
+        with start_worker(tight):
+            wait_until(lambda: service.store.counts()["processed"] == 10, what="all to be done")
+        assert [origin.hits(f"/slow/300/{n}") for n in range(10)] == [1] * 10
+
+
+def test_one_of_many_looks_at_a_time(saving: BookmarkService) -> None:
+    firsts: list[bool] = []
+    barrier = threading.Barrier(8)
+
+    def ask() -> None:
+        barrier.wait()
+        firsts.append(saving.queue.is_first("test", 60))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(firsts) == 1
