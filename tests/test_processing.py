@@ -29,7 +29,7 @@ from fuze_bench.pipeline.settings import Settings
 
 @pytest.fixture
 def pipeline(any_database: Settings) -> Iterator[Pipeline]:
-    opened = Pipeline(any_database)
+    opened = Pipeline(replace(any_database, retry_intervals_s=()))
     yield opened
     opened.close()
 

@@ -18,6 +18,7 @@ def test_what_is_set_comes_back_from_the_environment_it_makes() -> None:
             "FUZE_LEASE_S": "3.5",
             "FUZE_TRACKING_PARAMETERS": "a, b",
             "FUZE_DATA_DIR": "/somewhere",
+            "FUZE_RETRY_INTERVALS_S": "none",
             "REDIS_URL": "redis://h:1/2",
             "DATABASE_URL": "postgresql://h/d",
             "HOME": "/root",
@@ -25,6 +26,7 @@ def test_what_is_set_comes_back_from_the_environment_it_makes() -> None:
     )
     assert settings.lease_s == 3.5
     assert settings.tracking_parameters == ("a", "b")
+    assert settings.retry_intervals_s == ()
     assert Settings.from_mapping(settings.to_mapping()) == settings
 
 

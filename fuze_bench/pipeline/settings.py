@@ -42,6 +42,10 @@ BUNDLED_MODEL = "bundled"
 NO_MODEL = "off"
 
 
+#: How an empty list is written in the environment, where an empty variable is one that is not set.
+_EMPTY = "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that can be set. Each field is the environment variable `FUZE_<NAME>` in capitals,
@@ -62,7 +66,8 @@ class Settings:
 
     job_timeout_s: int = 600
     retry_intervals_s: tuple[float, ...] = (60.0, 300.0)
-    """After a failure that may pass: how long to wait before each further try (comma-separated); then it is final."""
+    """After a failure that may pass: how long to wait before each further try (comma-separated, or
+    `none`); then it is final."""
     retry_after_default_s: float = 60.0
     """How long to leave a site alone that asks for fewer requests without saying for how long."""
     retry_after_max_s: float = 3_600.0
@@ -160,7 +165,7 @@ class Settings:
             value = getattr(self, f.name)
             if value is not None:
                 result[_variable(f.name)] = (
-                    ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                    (",".join(map(str, value)) or _EMPTY) if isinstance(value, tuple) else str(value)
                 )
         return result
 
@@ -203,6 +208,8 @@ def _read(variable: str, text: str, default: object) -> object:
     """The text as the type of the setting's default; a tuple's parts as the type of its first."""
     try:
         if isinstance(default, tuple):
+            if text == _EMPTY:
+                return ()
             return tuple(type(default[0])(part.strip()) for part in text.split(",") if part.strip())
         if isinstance(default, int | float | Path):
             return Path(text) if isinstance(default, Path) else type(default)(text)

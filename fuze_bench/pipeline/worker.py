@@ -19,6 +19,7 @@ from typing import Any
 
 import redis
 from rq import Queue
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker, SpawnWorker, Worker
 
@@ -61,6 +62,8 @@ class _PipelineWorker:
         """As RQ's, but an idle worker comes up for air every few seconds, and looks for what fell out of the queue."""
         idle_s = 0
         while True:
+            if self._stop_requested:
+                raise StopRequested
             self.recovery.when_due()
             step_s = _IDLE_STEP_S if max_idle_time is None else min(_IDLE_STEP_S, max_idle_time - idle_s)
             result = super().dequeue_job_and_maintain_ttl(timeout, step_s)  # type: ignore[misc]
@@ -71,6 +74,12 @@ class _PipelineWorker:
                 or (max_idle_time is not None and idle_s >= max_idle_time)
             ):
                 return result
+
+    def _shutdown(self) -> None:
+        # RQ stops an idle worker by an exception from its signal handler. If the signal arrives while a finaliser
+        # runs, Python drops that exception; the flag then stops the worker a moment later.
+        self._stop_requested = True
+        super()._shutdown()  # type: ignore[misc]
 
     def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
         """The fork that ran a job was killed: what it held is free at once, and is known to have killed it."""
