@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -11,18 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 from api_server import running_api
 from conftest import StartWorker
-from playwright.sync_api import Browser, Error, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.settings import Settings
 
+pytest_plugins = ["browser"]
 pytestmark = pytest.mark.browser
 
-_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-_HOW_TO_INSTALL = "no Chromium: install one (`apt install chromium`, or `playwright install chromium`)"
 _WAIT_MS = 30_000
 _ARTICLE = (
     "<html lang=en><head><title>On bridges</title></head><body><article><h1>On bridges</h1>{}</article></body></html>"
@@ -33,24 +27,6 @@ _ARTICLE = (
         for n in range(6)
     )
 )
-
-
-def _launched(playwright: Playwright) -> Browser:
-    path = shutil.which("chromium")
-    try:
-        return playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
-    except Error as error:
-        if path is not None or os.environ.get("CI") == "true":
-            pytest.fail(f"{_HOW_TO_INSTALL}: {str(error)[:300]}")
-        pytest.skip(_HOW_TO_INSTALL)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = _launched(playwright)
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -121,9 +97,9 @@ def test_a_pasted_address_goes_from_pending_to_processed(
 def test_it_shows_processing_while_the_page_is_fetched(
     tab: Watched, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
-    tab.save(f"{origin.url}/slow/2500/1")
     current = tab.page.locator("#current")
     with start_worker(settings):
+        tab.save(f"{origin.url}/slow/8000/1")
         expect(current.get_by_text("Processing", exact=True)).to_be_visible(timeout=_WAIT_MS)
         expect(current.get_by_text("Processed", exact=True)).to_be_visible(timeout=_WAIT_MS)
     tab.assert_clean()

@@ -2,17 +2,16 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+pytest_plugins = ["browser"]
 pytestmark = pytest.mark.xdist_group("report")
 
 PHONE = {"width": 360, "height": 740}
@@ -48,17 +47,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert re.search(r"trial 4/4 · .* bookmarks/s · done in", done.stdout)
     assert "left" in done.stdout
     return folder / "reports"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on PATH")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 class _Links(HTMLParser):
