@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-export HF_HUB_OFFLINE := 1
+export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -34,8 +34,10 @@ format: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Notebooks run in their own folder: an absolute data folder keeps their runs where those of `make report` are.
 lab: $(READY) ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	@data="$${FUZE_DATA_DIR:-.fuze}"; case "$$data" in /*) ;; *) data="$$PWD/$$data" ;; esac; set -x; \
+	FUZE_DATA_DIR="$$data" $(BIN)/jupyter lab --notebook-dir=notebooks
 
 up: $(READY) ## start Redis, API, workers and origin to play with
 	$(BIN)/fuze-bench up

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import psycopg
 import pytest
 from conftest import wait_until
 
+from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.processes import Child, free_port
 
@@ -103,6 +105,11 @@ def the(start: str) -> str:
     return command
 
 
+def at(origin: Origin, command: str) -> str:
+    """The command with pages of this machine for those of example.org: a test asks nobody outside."""
+    return re.sub(r"https://example\.org/(\w*)", rf"{origin.url}/page/1?as=\1", command)
+
+
 def test_the_make_targets_are_there() -> None:
     """`make report` and `make test` are what CI runs: here only that they are targets with the right recipe."""
     assert "fuze-bench report" in make("--dry-run", "report").stdout
@@ -110,15 +117,36 @@ def test_the_make_targets_are_there() -> None:
     listed = make("help").stdout
     for target in ("report", "test", "lint", "lab", "up", "help"):
         assert f"make {target} " in listed
-    assert "notebooks" in make("--dry-run", "lab").stdout
+    assert "--notebook-dir=notebooks" in make("--dry-run", "lab").stdout
 
 
-def test_playing_with_it(running: Running, tmp_path: Path) -> None:
-    answer = json.loads(running.run(the("curl "), tmp_path).stdout)
+@pytest.mark.parametrize(
+    ("callers", "expected"),
+    [(None, ROOT / ".fuze"), ("my data", ROOT / "my data"), ("/else where", Path("/else where"))],
+)
+def test_lab_runs_land_where_those_of_report_do(callers: str | None, expected: Path, tmp_path: Path) -> None:
+    """JupyterLab runs notebooks in their own folder; here a program that says its data folder stands in for it."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "jupyter").symlink_to(shutil.which("printenv") or "")
+    recipe = make("--dry-run", "lab").stdout.partition("data=")[2]
+    recipe = recipe.replace(
+        ".venv/bin/jupyter lab --notebook-dir=notebooks", f"{tmp_path}/bin/jupyter FUZE_DATA_DIR"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "FUZE_DATA_DIR"}
+    if callers is not None:
+        environment["FUZE_DATA_DIR"] = callers
+    done = subprocess.run(
+        ["sh", "-c", "data=" + recipe], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()) == expected
+
+
+def test_playing_with_it(running: Running, tmp_path: Path, origin: Origin) -> None:
+    answer = json.loads(running.run(at(origin, the("curl ")), tmp_path).stdout)
     assert answer["job"] == {"id": "bookmark-1-1", "queue": "default", "mode": "rq"}
     status = running.run(the(".venv/bin/fuze-bench status"), tmp_path)
     assert status.stdout.startswith("id           bookmark-1-1\n")
-    saved = running.run(the(".venv/bin/fuze-bench save"), tmp_path)
+    saved = running.run(at(origin, the(".venv/bin/fuze-bench save")), tmp_path)
     assert saved.returncode == 0
     assert len(re.findall(r"^saved .*\(rq", saved.stdout, re.MULTILINE)) == 2
     assert "--pages" in running.run(the(".venv/bin/fuze-bench up --help"), tmp_path).stdout
@@ -134,7 +162,7 @@ def test_locust_loads_the_running_system(running: Running) -> None:
 
 
 def test_with_ones_own_redis_and_postgresql(
-    data_dir: Path, tmp_path: Path, private_redis: PrivateRedis, postgresql_database: str
+    data_dir: Path, tmp_path: Path, private_redis: PrivateRedis, postgresql_database: str, origin: Origin
 ) -> None:
     command = the("REDIS_URL=")
     command = command.replace("redis://127.0.0.1:6379/0", private_redis.tcp_url)
@@ -147,13 +175,13 @@ def test_with_ones_own_redis_and_postgresql(
         api = re.search(r"(http://127.0.0.1:\d+)/", child.log_tail(50))
         assert api
         run = Running(int(api[1].rsplit(":", 1)[1]), environment)
-        assert json.loads(run.run(the("curl "), tmp_path).stdout)["job"]["mode"] == "rq"
+        assert json.loads(run.run(at(origin, the("curl ")), tmp_path).stdout)["job"]["mode"] == "rq"
     with psycopg.connect(postgresql_database) as connection:
         assert connection.execute("SELECT count(*) FROM fuze_bookmarks").fetchone() == (1,)
     assert not (data_dir / "up" / "bookmarks.sqlite").exists()
 
 
-def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:
+def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis, origin: Origin) -> None:
     """API, workers and a stock RQ worker, each with its README command, over one Redis: all three are there."""
     environment = {
         **os.environ,
@@ -176,9 +204,10 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         api, worker, rq = children
         worker.wait_ready(lambda: worker.log_tail(100).count("Listening on") == 2, timeout_s=60)
         rq.wait_ready(lambda: "Listening on" in rq.log_tail(100), timeout_s=60)
-        wait_until(lambda: run.run(the("curl "), tmp_path).returncode == 0, what="the API")
+        save = at(origin, the("curl "))
+        wait_until(lambda: run.run(save, tmp_path).returncode == 0, what="the API")
         status = the(".venv/bin/fuze-bench status") + " --json"
-        wait_until(lambda: '"failed"' in run.run(status, tmp_path).stdout, what="a worker to try the page")
+        wait_until(lambda: '"processed"' in run.run(status, tmp_path).stdout, what="the page to be processed")
         for child in (rq, worker, api):
             child.signal(signal.SIGTERM)
             assert child.wait(30) == 0
