@@ -50,7 +50,7 @@ class TrialRow:
     log_end: str | None = _column("the last lines of the parts' logs, if it failed")
     started_at_s: float = _column("when it began, seconds since 1970 UTC")
     workers_ready_s: float | None = _column(
-        "from starting the parts until all workers had registered, seconds; other trials' may load then, too"
+        "from starting the parts until all workers had registered, seconds; a run's first trial waits for the model"
     )
     drain_s: float | None = _column("from the save until the last bookmark was done, seconds")
     throughput_per_s: float | None = _column("bookmarks done per second of drain_s")

@@ -46,12 +46,9 @@ class RunningOrigin:
 
 
 @contextmanager
-def running_origin(
-    folder: Path, *, latency_ms: float, failure_rate: float = 0.0, seed: int = 1, pages: str | None = None
-) -> Iterator[RunningOrigin]:
+def running_origin(folder: Path, *, latency_ms: float, pages: str | None = None) -> Iterator[RunningOrigin]:
     """The origin as a process of its own, with its output in `folder`. Raises ServiceError if it does not start."""
     argv = [sys.executable, "-m", "fuze_bench.lab.origin", "--port", "0", "--latency-ms", f"{latency_ms:g}"]
-    argv += ["--failure-rate", f"{failure_rate:g}", "--seed", str(seed)]
     if pages is not None:
         argv += ["--pages", pages]
     with Child("the origin", argv, folder / "origin.log", environment=_own_environment()) as child:

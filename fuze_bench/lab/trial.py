@@ -75,7 +75,7 @@ class Trial:
         return self
 
     def wait_ready(self) -> None:
-        """Wait until every worker has loaded the model and registered."""
+        """Wait until every worker has registered, which a first trial's do when their host has loaded the model."""
         with self._problems_noted():
             if self._workers is not None:
                 self._workers.wait_ready()
@@ -153,7 +153,7 @@ class Trial:
         self._service = self._parts.enter_context(BookmarkService(settings))
         e = self._experiment
         self._origin = self._parts.enter_context(
-            running_origin(self._folder, latency_ms=e.origin_latency_ms, seed=e.seed, pages=e.pages)
+            running_origin(self._folder, latency_ms=e.origin_latency_ms, pages=e.pages)
         )
         workers = Workers(self._host, settings, self.planned.configuration, self._folder)
         self._workers = self._parts.enter_context(workers)
