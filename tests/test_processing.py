@@ -141,13 +141,13 @@ def _deliver(settings: Settings, bookmark_id: int, barrier: Barrier, threads: in
 
 
 def test_a_lease_is_renewed_while_the_work_goes_on(any_database: Settings, origin: Origin) -> None:
-    slow = Pipeline(replace(any_database, lease_s=0.4))
-    [bookmark_id] = saved(slow, f"{origin.url}/slow/1500/1")
+    slow = Pipeline(replace(any_database, lease_s=2.0))
+    [bookmark_id] = saved(slow, f"{origin.url}/slow/5000/1")
     worker = threading.Thread(target=slow.process, args=([bookmark_id],))
     worker.start()
     taken = 0
     while worker.is_alive():
-        taken += len(slow.store.claim([bookmark_id], 0.4)) if origin.hits("/slow/1500/1") else 0
+        taken += len(slow.store.claim([bookmark_id], 2.0)) if origin.hits("/slow/5000/1") else 0
         time.sleep(0.05)
     worker.join()
     assert taken == 0
