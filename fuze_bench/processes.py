@@ -20,10 +20,10 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def die_with_parent() -> None:
-    """Called in a child: Linux then ends it when the thread that started it ends, kill -9 included."""
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Called in a child: Linux then sends it the signal when the thread that started it ends, kill -9 included."""
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:

@@ -90,7 +90,7 @@ def running_system(
     with ExitStack() as stack:
         settings = stack.enter_context(redis_for(settings))
         store = stack.enter_context(Store(settings))
-        environment = {**os.environ, **settings.to_mapping()}
+        environment = settings.environment(os.environ)
         logs = settings.data_dir / "logs"
 
         def start(name: str, *arguments: str) -> Child:

@@ -24,6 +24,10 @@ from fuze_bench.pipeline.settings import Settings
 from fuze_bench.processes import Child
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A developer's own Redis and database are nothing to test on.
+for _name in list(os.environ):
+    if _name.startswith(("FUZE_", "REDIS_")) or _name == "DATABASE_URL":
+        del os.environ[_name]
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "the condition") -> None:
@@ -79,7 +83,7 @@ def start_worker(tmp_path: Path) -> StartWorker:
     def start(settings: Settings, *options: str, wait: bool = True) -> Iterator[Child]:
         argv = [sys.executable, "-m", "fuze_bench.pipeline.worker", *options]
         log = tmp_path / f"worker-{next(numbers)}.log"
-        with Child("worker", argv, log, environment={**os.environ, **settings.to_mapping()}) as child:
+        with Child("worker", argv, log, environment=settings.environment(os.environ)) as child:
             if wait:
                 child.wait_ready(lambda: "Listening on" in child.log_tail(10_000), timeout_s=60)
             yield child

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,32 @@ def test_a_second_process_finds_the_running_one(data_dir: Path) -> None:
     assert running_private_url(data_dir) is None
     with redis_for(settings) as owner, redis_for(settings) as guest:
         assert guest.redis_url == owner.redis_url == running_private_url(data_dir)
+    assert running_private_url(data_dir) is None
+
+
+def test_two_that_start_at_the_same_moment_share_one_server(data_dir: Path) -> None:
+    servers: list[str] = []
+    barrier, leave = threading.Barrier(4), threading.Barrier(4)
+
+    def run() -> None:
+        barrier.wait(30)
+        with redis_for(Settings(data_dir=data_dir)) as settings:
+            servers.append(connect(settings.redis_url or "").info()["run_id"])
+            leave.wait(30)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(servers) == 4
+    assert len(set(servers)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": 5}', '{"url": "nonsense"}'])
+def test_a_broken_note_is_none(data_dir: Path, text: str) -> None:
+    (data_dir / "redis").mkdir(parents=True)
+    (data_dir / "redis" / "running.json").write_text(text)
     assert running_private_url(data_dir) is None
 
 

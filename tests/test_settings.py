@@ -39,13 +39,15 @@ def test_an_unknown_setting_names_the_nearest() -> None:
     ("environment", "message"),
     [
         ({"FUZE_LEASE_S": "soon"}, "FUZE_LEASE_S='soon' is not a number"),
-        ({"FUZE_LEASE_S": "-1"}, "FUZE_LEASE_S=-1.0 is too small"),
+        ({"FUZE_LEASE_S": "-1"}, "FUZE_LEASE_S=-1.0 cannot be used"),
         ({"FUZE_LEASE_S": "nan"}, "FUZE_LEASE_S=nan"),
-        ({"FUZE_FALLBACK_THREADS": "0"}, "FUZE_FALLBACK_THREADS=0 is too small"),
+        ({"FUZE_FALLBACK_THREADS": "0"}, "FUZE_FALLBACK_THREADS=0 cannot be used"),
         ({"REDIS_URL": "http://x"}, "REDIS_URL starts with 'http'"),
         ({"REDIS_PORT": "six"}, "REDIS_PORT='six' is not a number"),
         ({"REDIS_SSL": "perhaps"}, "REDIS_SSL='perhaps'"),
         ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL starts with 'mysql'"),
+        ({"DATABASE_URL": "postgresql+psycopg2://x"}, "DATABASE_URL starts with 'postgresql.psycopg2'"),
+        ({"FUZE_LEASE_S": "inf"}, "FUZE_LEASE_S=inf cannot be used"),
     ],
 )
 def test_a_wrong_value_is_named(environment: dict[str, str], message: str) -> None:

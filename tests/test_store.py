@@ -280,6 +280,37 @@ def test_a_fork_uses_connections_of_its_own(store: Store) -> None:
     assert store.counts()["pending"] == 61
 
 
+def test_groups_that_save_the_same_pages_the_other_way_round_do_not_deadlock(store: Store) -> None:
+    pages = [new(f"https://example.org/{n}") for n in range(40)]
+    errors: list[Exception] = []
+    barrier = threading.Barrier(4)
+
+    def save(order: list[NewBookmark]) -> None:
+        try:
+            for _ in range(5):
+                barrier.wait(60)
+                store.save(order)
+        except StoreError as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=save, args=(order,)) for order in (pages, pages[::-1]) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.counts()["pending"] == 40
+
+
+def test_a_new_generation_begins_without_the_old_ones_end(store: Store) -> None:
+    bookmark_id = store.save([new()])[0].bookmark.id
+    [claim] = store.claim([bookmark_id], LEASE_S)
+    store.finish([(claim, ProcessingError(Reason.NOT_FOUND, "HTTP 404", http_status=404), {"fetch": 1.0})])
+    again = store.save([new()])[0].bookmark
+    assert (again.reason, again.error, again.http_status, again.started_at, again.done_at) == (None,) * 5
+
+
 def test_opening_at_the_same_time_makes_one_schema(any_database: Settings) -> None:
     errors: list[Exception] = []
     barrier = threading.Barrier(8)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import wait_until
@@ -14,12 +20,13 @@ from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import InputError, QueueUnavailableError
 from fuze_bench.lab.origin import Origin
-from fuze_bench.pipeline import process, task_queue
+from fuze_bench.pipeline import task_queue
 from fuze_bench.pipeline.bookmarks import Mode, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
-from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect, redis_for
 from fuze_bench.pipeline.service import BookmarkService, SaveResult
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
 
 
 def save(service: BookmarkService, url: str, queue: str = "default") -> SaveResult:
@@ -29,14 +36,6 @@ def save(service: BookmarkService, url: str, queue: str = "default") -> SaveResu
 def queue(settings: Settings, name: str = "default") -> Queue:
     assert settings.redis_url is not None
     return Queue(name, connection=connect(settings.redis_url), serializer=JSONSerializer)
-
-
-@pytest.fixture(autouse=True)
-def own_pipeline() -> Iterator[None]:
-    """The process's pipeline is each test's own."""
-    process.install_pipeline(None)
-    yield
-    process.install_pipeline(None)
 
 
 @pytest.fixture
@@ -89,10 +88,14 @@ def test_an_outage_is_one_line_and_ends_by_itself(
         assert [save(service, f"{origin.url}/page/{n}").job.mode for n in (1, 2, 3)] == [Mode.THREAD] * 3
         assert not service.queue.is_available()
         private_redis.start()
-        assert save(service, f"{origin.url}/page/4").job.mode is Mode.RQ
+        pages = itertools.count(4)
+        wait_until(
+            lambda: save(service, f"{origin.url}/page/{next(pages)}").job.mode is Mode.RQ,
+            what="RQ to be used again",
+        )
         assert service.queue.is_available()
         assert service.fallback.join(30)
-        assert service.store.counts()["processed"] == 3
+        assert service.store.counts()["processed"] >= 3
     messages = [r.getMessage() for r in caplog.records if r.name == task_queue.__name__]
     assert sum("falling back to threading" in m for m in messages) == 1
     assert sum("Redis is back" in m for m in messages) == 1
@@ -154,8 +157,8 @@ def test_the_seed_names(
         monkeypatch.setenv(name, value)
     task_queue._from_environment.cache_clear()
     try:
-        store, _, fallback = task_queue._from_environment()
-        with BookmarkService(settings, store) as service:
+        with task_queue._from_environment() as service:
+            store, fallback = service.store, service.fallback
             url = f"{origin.url}/page/5"
             bookmark = store.save([service.check(user_id=1, url=url)])[0].bookmark
             assert task_queue.is_rq_available()
@@ -163,8 +166,13 @@ def test_the_seed_names(
             assert queue(settings, "high").job_ids == [bookmark.job_id]
             with pytest.raises(InputError, match="there is no queue 'highest'"):
                 task_queue.enqueue_bookmark_processing(bookmark.id, url, 1, "highest")
-            with pytest.raises(InputError, match="there is no bookmark 999"):
-                task_queue.enqueue_bookmark_processing(999, url, 1)
+            for wrong in (
+                (999, url, 1),
+                (bookmark.id, "https://example.org/other", 1),
+                (bookmark.id, url, 2),
+            ):
+                with pytest.raises(InputError, match="has no bookmark"):
+                    task_queue.enqueue_bookmark_processing(*wrong)
             private_redis.stop()
             assert not task_queue.is_rq_available()
             with pytest.raises(QueueUnavailableError):
@@ -172,14 +180,13 @@ def test_the_seed_names(
             assert task_queue.process_bookmark_content_async(bookmark.id, url, 1).mode is Mode.THREAD
             assert fallback.join(30)
             status = task_queue.get_job_status(bookmark.job_id)
+            assert task_queue.get_job_status("bookmark-999-1") is None
         assert status is not None
         assert list(status) == [
             "id", "status", "queue", "created_at", "enqueued_at", "started_at", "ended_at", "attempts", "error", "result",
         ]  # fmt: skip
         assert status["status"] == "finished"
         assert status["ended_at"] >= status["started_at"] >= status["created_at"]
-        assert task_queue.get_job_status("bookmark-999-1") is None
-        fallback.close()
     finally:
         task_queue._from_environment.cache_clear()
 
@@ -202,6 +209,60 @@ def test_the_fallback_is_bounded_and_batches_what_piled_up() -> None:
         assert fallback.join(30)
     assert batches == [[0], [1, 2, 3], [4, 5]]
     assert not fallback.submit(9)
+
+
+def test_a_product_that_fell_back_ends_when_its_work_is_done(data_dir: Path, origin: Origin) -> None:
+    """Nobody closes anything: the interpreter waits for what runs, and not for threads that idle."""
+    code = f"""if True:
+        import os
+        from fuze_bench.pipeline import task_queue
+        service = task_queue._from_environment()
+        new = service.check(user_id=1, url="{origin.url}/page/1")
+        saved = service.store.save([new])[0].bookmark
+        print(task_queue.process_bookmark_content_async(saved.id, saved.url, 1).mode)
+    """
+    environment = Settings(data_dir=data_dir, embedding_model="off").environment(os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "thread\n"
+    with Store(Settings(data_dir=data_dir)) as store:
+        assert store.counts()["processed"] == 1
+
+
+def test_two_services_in_one_process_keep_to_their_own(tmp_path: Path, origin: Origin) -> None:
+    for name in ("a", "b"):
+        with BookmarkService(Settings(data_dir=tmp_path / name, embedding_model="off")) as service:
+            save(service, f"{origin.url}/page/{name}?{name}=1")
+            assert service.fallback.join(30)
+            assert service.store.counts()["processed"] + service.store.counts()["failed"] == 1
+
+
+def test_a_private_redis_that_is_started_later_is_used(data_dir: Path, origin: Origin) -> None:
+    later = Settings(data_dir=data_dir, embedding_model="off", redis_retry_s=0.0)
+    with BookmarkService(later) as service:
+        assert save(service, f"{origin.url}/page/1").job.mode is Mode.THREAD
+        with redis_for(later):
+            wait_until(service.queue.is_available, what="the private Redis to be found")
+            assert save(service, f"{origin.url}/page/2").job.mode is Mode.RQ
+
+
+def test_a_redis_that_hangs_holds_the_first_save_only(
+    settings: Settings, private_redis: PrivateRedis, origin: Origin
+) -> None:
+    with BookmarkService(replace(settings, redis_timeout_s=1.0, redis_retry_s=0.1)) as service:
+        assert save(service, f"{origin.url}/page/0").job.mode is Mode.RQ
+        os.kill(private_redis.pid, signal.SIGSTOP)
+        try:
+            took = []
+            for n in range(1, 6):
+                start = time.monotonic()
+                assert save(service, f"{origin.url}/page/{n}").job.mode is Mode.THREAD
+                took.append(time.monotonic() - start)
+        finally:
+            os.kill(private_redis.pid, signal.SIGCONT)
+        assert max(took[1:]) < 1.0
+        wait_until(service.queue.is_available, what="Redis to be used again")
 
 
 def test_the_fallback_survives_a_failing_batch(caplog: pytest.LogCaptureFixture) -> None:

@@ -44,7 +44,7 @@ class WorkerHost:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **settings.to_mapping()},
+                env=settings.environment(os.environ),
                 start_new_session=True,
                 preexec_fn=die_with_parent,
                 text=True,

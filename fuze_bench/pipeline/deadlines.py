@@ -29,9 +29,16 @@ class Deadline:
         return max(0.001, self.at_s - time.monotonic())
 
     def watch(self, connection: Any) -> None:
-        """`connection` has a `sock` attribute, which may still be None."""
+        """`connection` has a `sock` attribute, which may still be None. Raises TimeoutError if the time is over."""
         with self._lock:
             self._connection = connection
+        self.check()
+
+    def check(self) -> None:
+        """Raises TimeoutError if the time is over: a connection that was made meanwhile was not there to be cut."""
+        if time.monotonic() >= self.at_s:
+            self.expired = True
+            raise TimeoutError("the fetch took too long")
 
     def done(self) -> None:
         """The fetch is over: nothing will be cut any more."""
@@ -59,18 +66,24 @@ class Watchdog:
         self._heap: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
         self._pid = 0
+        self._start_lock = threading.Lock()
 
     def limit(self, total_s: float) -> Deadline:
         """A deadline `total_s` from now."""
         deadline = Deadline(total_s)
-        if self._pid != os.getpid():
-            self._pid, self._heap, self._changed = os.getpid(), [], threading.Condition()
-            threading.Thread(target=self._run, name="fetch-deadlines", daemon=True).start()
+        self._ensure_running()
         with self._changed:
             heapq.heappush(self._heap, (deadline.at_s, next(self._order), deadline))
             if self._heap[0][2] is deadline:
                 self._changed.notify()
         return deadline
+
+    def _ensure_running(self) -> None:
+        with self._start_lock:
+            if self._pid != os.getpid():
+                self._heap, self._changed = [], threading.Condition()
+                threading.Thread(target=self._run, name="fetch-deadlines", daemon=True).start()
+                self._pid = os.getpid()
 
     def _run(self) -> None:
         changed, heap = self._changed, self._heap

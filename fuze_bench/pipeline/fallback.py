@@ -39,12 +39,11 @@ class ThreadFallback:
                 return False
             self._waiting.append(bookmark_id)
             self._known.add(bookmark_id)
-            if len(self._threads) < min(self._thread_count, len(self._known)):
+            if len(self._threads) < self._thread_count:
                 # Not daemons: an interpreter that ends waits until what runs is stored.
                 thread = threading.Thread(target=self._run, name=f"fallback-{len(self._threads) + 1}")
                 self._threads.append(thread)
                 thread.start()
-            self._changed.notify()
         return True
 
     def holds(self, bookmark_id: int) -> bool:
@@ -69,7 +68,8 @@ class ThreadFallback:
             self._known.difference_update(self._waiting)
             self._waiting.clear()
             self._changed.notify_all()
-        for thread in self._threads:
+            running = list(self._threads)
+        for thread in running:
             thread.join()
 
     def __enter__(self) -> ThreadFallback:
@@ -81,8 +81,9 @@ class ThreadFallback:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
+                    # Threads that idled for ever would keep an interpreter that wants to end from ending.
+                    self._threads.remove(threading.current_thread())
                     return
                 batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -171,6 +172,9 @@ class Fetcher:
 
 
 def _next_hop(url: str, location: str) -> str:
+    # Headers come as Latin-1; sites send UTF-8, and browsers read it so. What is neither is what it looks like.
+    with contextlib.suppress(UnicodeError):
+        location = location.encode("latin-1").decode("utf-8")
     try:
         target = ada_url.URL(location, base=url)
     except ValueError:
@@ -201,6 +205,7 @@ class _Watched:
     def connect(self) -> None:
         _watch(self)
         super().connect()  # type: ignore[misc]
+        _watch(self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         _watch(self)

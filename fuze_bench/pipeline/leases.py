@@ -30,13 +30,12 @@ class Leases:
         self._held: dict[tuple[int, str], Claim] = {}
         self._changed = threading.Condition()
         self._pid = 0
+        self._start_lock = threading.Lock()
 
     @contextmanager
     def holding(self, claims: Sequence[Claim]) -> Iterator[None]:
         """Renew the leases of `claims` during the block."""
-        if self._pid != os.getpid():
-            self._pid, self._held, self._changed = os.getpid(), {}, threading.Condition()
-            threading.Thread(target=self._run, name="leases", daemon=True).start()
+        self._ensure_running()
         keys = [(claim.bookmark_id, claim.token) for claim in claims]
         with self._changed:
             self._held.update(zip(keys, claims, strict=True))
@@ -47,6 +46,13 @@ class Leases:
             with self._changed:
                 for key in keys:
                     self._held.pop(key, None)
+
+    def _ensure_running(self) -> None:
+        with self._start_lock:
+            if self._pid != os.getpid():
+                self._held, self._changed = {}, threading.Condition()
+                threading.Thread(target=self._run, name="leases", daemon=True).start()
+                self._pid = os.getpid()
 
     def _run(self) -> None:
         changed, held = self._changed, self._held

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rq.job import Retry
@@ -81,7 +81,6 @@ class _Item:
     vector: bytes | None = None
     embedding: EmbeddingState = EmbeddingState.OFF
     model_name: str | None = None
-    durations_ms: dict[str, float] = field(default_factory=dict)
 
     def outcome(self) -> Outcome:
         if self.error is not None:
@@ -267,11 +266,6 @@ def current_pipeline() -> Pipeline:
         if _pipeline is None:
             _pipeline = Pipeline(Settings.from_mapping(os.environ))
         return _pipeline
-
-
-def installed_pipeline() -> Pipeline | None:
-    """This process's pipeline, if there is one already."""
-    return _pipeline
 
 
 def install_pipeline(pipeline: Pipeline | None) -> None:

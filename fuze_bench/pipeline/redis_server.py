@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,30 +173,47 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
     """Settings whose `redis_url` is set: as given, else of the private server that already runs in `data_dir`
     (started by another of our processes), else of one that is started here and stopped at the end.
     """
-    found = settings.redis_url or running_private_url(settings.data_dir)
-    if found:
-        yield replace(settings, redis_url=found)
+    if settings.redis_url:
+        yield settings
         return
-    with PrivateRedis(settings.data_dir / "redis") as server:
-        note = _note_path(settings.data_dir)
-        note.write_text(json.dumps({"url": server.url, "tcp_url": server.tcp_url, "pid": server.pid}))
-        try:
-            yield replace(settings, redis_url=server.url)
-        finally:
-            note.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        # Two that start at the same moment must not both find nothing and start a server each on the same file.
+        with _locked(settings.data_dir / "redis"):
+            found = running_private_url(settings.data_dir)
+            if found is None:
+                server = stack.enter_context(PrivateRedis(settings.data_dir / "redis"))
+                note = _note_path(settings.data_dir)
+                _write_whole(
+                    note, json.dumps({"url": server.url, "tcp_url": server.tcp_url, "pid": server.pid})
+                )
+                stack.callback(note.unlink, missing_ok=True)
+                found = server.url
+        yield replace(settings, redis_url=found)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """So that nobody reads half of it."""
+    beside = path.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(path)
 
 
 def running_private_url(data_dir: Path) -> str | None:
     """URL of the private server that another process runs for this data folder; None if there is none."""
     try:
         url = str(json.loads(_note_path(data_dir).read_text())["url"])
-    except FileNotFoundError:
-        return None
-    try:
         with connect(url, connect_timeout_s=1, timeout_s=2) as client:
             client.ping()
-    except redis.RedisError:
-        return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, SettingsError, redis.RedisError):
+        return None  # no note, one that a power cut broke, or one of a server that is gone
     return url
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +16,9 @@ from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import JobHandle, TaskQueue, check_queue
 from fuze_bench.pipeline.urls import parse_page_url
+
+if TYPE_CHECKING:
+    from fuze_bench.pipeline.process import Pipeline
 
 
 class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +35,8 @@ class BookmarkService:
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self.settings = settings
         self.store = store or Store(settings)
+        self._pipeline: Pipeline | None = None
+        self._pipeline_lock = threading.Lock()
         self.fallback = ThreadFallback(
             self._process_here,
             threads=settings.fallback_threads,
@@ -84,6 +91,8 @@ class BookmarkService:
 
     def close(self) -> None:
         self.fallback.close()
+        if self._pipeline is not None:
+            self._pipeline.close()
         self.store.close()
 
     def __enter__(self) -> BookmarkService:
@@ -94,16 +103,12 @@ class BookmarkService:
 
     def _process_here(self, bookmark_ids: Sequence[int]) -> None:
         # Imported at the first need: it brings the libraries that read pages, and the model.
-        from fuze_bench.pipeline.process import (
-            Pipeline,
-            current_pipeline,
-            install_pipeline,
-            installed_pipeline,
-        )
+        from fuze_bench.pipeline.process import Pipeline
 
-        if installed_pipeline() is None:
-            install_pipeline(Pipeline(self.settings, store=self.store))
-        current_pipeline().process(bookmark_ids)
+        with self._pipeline_lock:
+            if self._pipeline is None:
+                self._pipeline = Pipeline(self.settings, store=self.store)
+        self._pipeline.process(bookmark_ids)
 
 
 def _checked_text(name: str, text: str | None, max_chars: int) -> str | None:

@@ -119,7 +119,7 @@ class Settings:
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
             if not math.isfinite(value) or value < lowest:
-                raise SettingsError(f"{_variable(name)}={value} is too small: use {lowest} or more")
+                raise SettingsError(f"{_variable(name)}={value} cannot be used: give {lowest} or more")
         if any(not math.isfinite(each) or each < 0 for each in self.retry_intervals_s):
             raise SettingsError(
                 f"FUZE_RETRY_INTERVALS_S={self.retry_intervals_s}: no interval may be negative"
@@ -157,6 +157,12 @@ class Settings:
         if values.get("redis_url") is None:
             values["redis_url"] = _redis_url_from_parts(environment)
         return cls(**values)
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """`base` for another process, with these settings and no others, whatever `base` says of Redis and database."""
+        ours = ("FUZE_", "REDIS_")
+        kept = {k: v for k, v in base.items() if not k.startswith(ours) and k != "DATABASE_URL"}
+        return {**kept, **self.to_mapping()}
 
     def to_mapping(self) -> dict[str, str]:
         """The environment that gives these settings to another process; the inverse of `from_mapping`."""
@@ -221,8 +227,8 @@ def _read(variable: str, text: str, default: object) -> object:
 
 def _check_database_url(url: str) -> None:
     scheme = url.split(":")[0]
-    if scheme.split("+")[0] not in ("sqlite", "postgresql", "postgres"):
-        raise SettingsError(f"DATABASE_URL starts with {scheme!r}: use sqlite:/// or postgresql://")
+    if scheme not in ("sqlite", "postgresql", "postgres", "postgresql+psycopg"):
+        raise SettingsError(f"DATABASE_URL starts with {scheme[:40]!r}: use sqlite:/// or postgresql://")
     try:
         urlsplit(url)
     except ValueError as error:

@@ -27,6 +27,8 @@ from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import Clock, SystemClock
 
+#: PostgreSQL's advisory lock of a transaction that saves several pages.
+_GROUP_LOCK = 0x66757A66
 #: No lease is set for longer.
 _LONGEST_LEASE_S = 3_600.0
 #: A bookmark that this many workers died over is left alone.
@@ -55,6 +57,9 @@ class Store:
         now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
         result = []
         with self._db.write() as connection:
+            if self._db.is_postgresql and len(new) > 1:
+                # Two groups with the same pages in another order would wait for each other's rows.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_GROUP_LOCK)))
             for item in new:
                 token = uuid.uuid4().hex
                 row = connection.execute(self._upsert, new_row(item, token, now_s, now_ns)).mappings().one()
@@ -302,6 +307,17 @@ def _upsert(dialect: Any) -> Any:
     }
     for name in ("status", "queue", "save_token", "queued_at", "queued_ns"):
         again[name] = sa.case((failed, new[name]), else_=_t[name])
+    for name in (
+        "reason",
+        "error",
+        "http_status",
+        "started_at",
+        "started_ns",
+        "done_at",
+        "done_ns",
+        "durations_ms",
+    ):
+        again[name] = sa.case((failed, sa.null()), else_=_t[name])
     return insert.on_conflict_do_update(index_elements=[_t.user_id, _t.url_hash], set_=again).returning(
         *SHORT_COLUMNS
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import redis
@@ -21,12 +21,16 @@ from rq.serializers import JSONSerializer
 from fuze_bench.errors import InputError, QueueUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, Status, parse_job_id
 from fuze_bench.pipeline.fallback import ThreadFallback
-from fuze_bench.pipeline.redis_server import connect, with_running_redis
+from fuze_bench.pipeline.redis_server import connect, running_private_url, with_running_redis
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
 
+if TYPE_CHECKING:
+    from fuze_bench.pipeline.service import BookmarkService
+
 logger = logging.getLogger(__name__)
 
+_SHORTEST_RETRY_S = 0.05
 _JOB_STATUS = {
     Status.PENDING: "queued",
     Status.PROCESSING: "started",
@@ -61,8 +65,9 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 class TaskQueue:
     """The pipeline's queues in Redis, and threads for when it is away.
 
-    After Redis failed, nothing asks it again for `redis_retry_s` seconds: a Redis that hangs must not hold every
-    save. Safe to use from threads.
+    After Redis failed, no save asks it again: one that hangs would hold every save. Where there are threads to fall
+    back to, another thread asks every `redis_retry_s` seconds whether it is back; else the next call after that time
+    does. Safe to use from threads.
     """
 
     def __init__(self, settings: Settings, fallback: ThreadFallback | None = None) -> None:
@@ -71,13 +76,7 @@ class TaskQueue:
         self._lock = threading.Lock()
         self._retry_at_s = 0.0
         self._is_away = False
-        self._redis: redis.Redis | None = None
-        if settings.redis_url is not None:
-            self._redis = connect(
-                settings.redis_url,
-                connect_timeout_s=settings.redis_connect_timeout_s,
-                timeout_s=settings.redis_timeout_s,
-            )
+        self._redis = self._connect(settings.redis_url)
 
     def dispatch(self, bookmarks: Sequence[Bookmark], *, again: bool = False) -> list[JobHandle]:
         """See to the processing of saved bookmarks: on their queues, else on threads, else by whoever recovers them.
@@ -156,10 +155,11 @@ class TaskQueue:
 
     def is_available(self) -> bool:
         """Whether Redis takes jobs now: it answers, and it can be written to."""
-        if self._redis is None:
+        client = self._found_redis()
+        if client is None:
             return False
         try:
-            self._redis.set("fuze:probe", "1", ex=60)
+            client.set("fuze:probe", "1", ex=60)
         except redis.RedisError as error:
             self._went_away(error)
             return False
@@ -174,41 +174,60 @@ class TaskQueue:
         bookmark = store.get(key[0])
         try:
             job = self._fetch(job_id)
-        except QueueUnavailableError:
-            job = None
+            result = None if job is None else job.return_value()
+        except (QueueUnavailableError, redis.RedisError):
+            job, result = None, None
         if bookmark is not None and bookmark.generation == key[1]:
-            return _state_of_row(job_id, bookmark, job)
-        return None if job is None else _state_of_job(job)
+            return _state_of_row(job_id, bookmark, job, result)
+        return None if job is None else _state_of_job(job, result)
 
     def _on_thread(self, bookmark: Bookmark) -> Mode:
         if self._fallback is not None and self._fallback.submit(bookmark.id):
             return Mode.THREAD
         return Mode.DEFERRED
 
-    def _client(self) -> redis.Redis:
+    def _connect(self, url: str | None) -> redis.Redis | None:
+        s = self._settings
+        if url is None:
+            return None
+        return connect(url, connect_timeout_s=s.redis_connect_timeout_s, timeout_s=s.redis_timeout_s)
+
+    def _found_redis(self) -> redis.Redis | None:
+        """The Redis of the settings; without one, a private server that somebody has started meanwhile."""
         if self._redis is None:
+            self._redis = self._connect(running_private_url(self._settings.data_dir))
+        return self._redis
+
+    def _client(self) -> redis.Redis:
+        with self._lock:
+            if self._is_away and (self.has_threads or time.monotonic() < self._retry_at_s):
+                raise QueueUnavailableError("Redis was away a moment ago")
+        client = self._found_redis()
+        if client is None:
             raise self._went_away(
                 QueueUnavailableError("none is set or running; set REDIS_URL or use `fuze-bench up`")
             )
-        with self._lock:
-            if self._is_away and time.monotonic() < self._retry_at_s:
-                raise QueueUnavailableError("Redis was away a moment ago")
-            # While it is away, only one caller a period finds out whether it still is.
-            self._retry_at_s = time.monotonic() + self._settings.redis_retry_s
-        return self._redis
+        return client
 
     def _went_away(self, error: Exception) -> QueueUnavailableError:
         with self._lock:
             first, self._is_away = not self._is_away, True
             self._retry_at_s = time.monotonic() + self._settings.redis_retry_s
-        if first and self._fallback is not None:
+        if first and self.has_threads:
             logger.warning("Redis is away (%s): falling back to threading", one_line(error))
+            threading.Thread(target=self._wait_for_return, name="redis-return", daemon=True).start()
         return QueueUnavailableError(f"Redis is away: {one_line(error)}")
+
+    def _wait_for_return(self) -> None:
+        """Where saves are taken, none of them finds out whether Redis is back: one that hangs would hold it."""
+        while self._is_away:
+            time.sleep(max(_SHORTEST_RETRY_S, self._settings.redis_retry_s))
+            self.is_available()
 
     def _came_back(self) -> None:
         with self._lock:
             was_away, self._is_away = self._is_away, False
-        if was_away and self._fallback is not None:
+        if was_away and self.has_threads:
             logger.warning("Redis is back: new bookmarks go to RQ again")
 
     def _queue(self, name: str, client: redis.Redis) -> Queue:
@@ -245,7 +264,7 @@ def _job_data(bookmark: Bookmark, settings: Settings) -> Any:
     )
 
 
-def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None) -> JobState:
+def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None, result: Any) -> JobState:
     status = _JOB_STATUS[bookmark.status]
     if job is not None and bookmark.status is Status.PENDING:
         status = str(job.get_status(refresh=False).value)
@@ -259,11 +278,11 @@ def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None) -> JobState:
         ended_at=bookmark.done_at,
         attempts=bookmark.attempts,
         error=bookmark.error,
-        result=job.return_value() if job else None,
+        result=result,
     )
 
 
-def _state_of_job(job: Job) -> JobState:
+def _state_of_job(job: Job, result: Any) -> JobState:
     return JobState(
         id=job.id,
         status=str(job.get_status(refresh=False).value),
@@ -274,7 +293,7 @@ def _state_of_job(job: Job) -> JobState:
         ended_at=_seconds(job.ended_at),
         attempts=(job.number_of_retries or 0) + 1 if job.started_at else 0,
         error=None,
-        result=job.return_value(),
+        result=result,
     )
 
 
@@ -283,29 +302,19 @@ def _seconds(moment: datetime | None) -> float | None:
 
 
 @lru_cache(maxsize=1)
-def _from_environment() -> tuple[Store, TaskQueue, ThreadFallback]:
-    from fuze_bench.pipeline.process import Pipeline, current_pipeline, install_pipeline
+def _from_environment() -> BookmarkService:
+    """This process's service, set up by the environment at the first use; its idle threads end by themselves."""
+    from fuze_bench.pipeline.service import BookmarkService
 
-    settings = with_running_redis(Settings.from_mapping(os.environ))
-    store = Store(settings)
-
-    def process(bookmark_ids: Sequence[int]) -> object:
-        return current_pipeline().process(bookmark_ids)
-
-    install_pipeline(Pipeline(settings, store=store))
-    fallback = ThreadFallback(
-        process,
-        threads=settings.fallback_threads,
-        backlog=settings.fallback_backlog,
-        batch=settings.fallback_batch,
-    )
-    return store, TaskQueue(settings, fallback), fallback
+    return BookmarkService(with_running_redis(Settings.from_mapping(os.environ)))
 
 
-def _known(bookmark_id: int, queue_name: str | None = None) -> Bookmark:
-    bookmark = _from_environment()[0].get(bookmark_id)
-    if bookmark is None:
-        raise InputError(f"there is no bookmark {bookmark_id}: save it first", status=404)
+def _known(bookmark_id: int, url: str, user_id: int, queue_name: str | None = None) -> Bookmark:
+    bookmark = _from_environment().store.get(bookmark_id, user_id)
+    if bookmark is None or bookmark.url != url:
+        raise InputError(
+            f"user {user_id} has no bookmark {bookmark_id} of that URL: save it first", status=404
+        )
     return (
         bookmark if queue_name is None else msgspec.structs.replace(bookmark, queue=check_queue(queue_name))
     )
@@ -316,24 +325,25 @@ def enqueue_bookmark_processing(bookmark_id: int, url: str, user_id: int, queue_
 
     Raises QueueUnavailableError if Redis is away, InputError for an unknown bookmark or queue.
     """
-    bookmark = _known(bookmark_id, queue_name)
-    _from_environment()[1].enqueue([bookmark])
+    bookmark = _known(bookmark_id, url, user_id, queue_name)
+    _from_environment().queue.enqueue([bookmark])
     return bookmark.job_id
 
 
 def process_bookmark_content_async(bookmark_id: int, url: str, user_id: int) -> JobHandle:
     """Have a saved bookmark processed in the background: by RQ, else on a thread of this process."""
-    return _from_environment()[1].dispatch([_known(bookmark_id)])[0]
+    return _from_environment().queue.dispatch([_known(bookmark_id, url, user_id)])[0]
 
 
 def is_rq_available() -> bool:
     """Whether Redis takes jobs now (not: whether it did at import)."""
-    return _from_environment()[1].is_available()
+    return _from_environment().queue.is_available()
 
 
 def get_job_status(job_id: str) -> dict[str, Any] | None:
     """`id, status, queue, created_at, enqueued_at, started_at, ended_at, attempts, error, result` of a job,
     times in seconds since 1970 UTC; None if nobody knows it.
     """
-    state = _from_environment()[1].job_state(job_id, _from_environment()[0])
+    service = _from_environment()
+    state = service.queue.job_state(job_id, service.store)
     return None if state is None else msgspec.to_builtins(state)

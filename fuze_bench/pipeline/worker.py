@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _MAINTENANCE_INTERVAL_S = 30
 _IDLE_STEP_S = 2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FILL_IN_JOB = "fill-in-embeddings"
 _FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 
 
@@ -103,11 +104,30 @@ class PipelineSimpleWorker(_PipelineWorker, SimpleWorker):
 
 
 class PipelineForkWorker(_PipelineWorker, Worker):
-    """Runs each job in a fork."""
+    """Runs each job in a fork, which does not outlive the worker: its bookmark would be done twice."""
+
+    def main_work_horse(self, job: Any, queue: Any) -> None:
+        die_with_parent(signal.SIGKILL)
+        super().main_work_horse(job, queue)
 
 
 class PipelineSpawnWorker(_PipelineWorker, SpawnWorker):
-    """Runs each job in a fresh interpreter."""
+    """Runs each job in a fresh interpreter, which takes Redis's address from its environment."""
+
+    def fork_work_horse(self, job: Any, queue: Any) -> None:
+        """As RQ's, but nothing secret stands in the new process's command line, where every user could read it."""
+        environment = {
+            **os.environ,
+            "RQ_WORKER_ID": self.name,
+            "RQ_JOB_ID": job.id,
+            "RQ_EXECUTION_ID": str(getattr(self.execution, "id", "")),
+        }
+        argv = [sys.executable, "-m", "fuze_bench.pipeline.spawned_job", self.name, job.id, queue.name]
+        self._horse_pid = os.posix_spawn(sys.executable, argv, environment, setpgroup=0)
+
+    def main_work_horse(self, job: Any, queue: Any) -> None:
+        die_with_parent(signal.SIGKILL)
+        super().main_work_horse(job, queue)
 
 
 _CLASSES: dict[Kind, Any] = {
@@ -129,8 +149,9 @@ def run_workers(
 ) -> int:
     """Run `count` workers until they are told to stop (or, with `burst`, until the queues are empty); an exit code.
 
-    The model is loaded once, before the first job (unless `embedder` brings it), and shared by forks. SIGTERM and SIGINT let the jobs in hand
-    finish; a second one stops at once. Raises SettingsError and QueueUnavailableError before anything is started.
+    The model is loaded once, before the first job (unless `embedder` brings it), and shared by forks. SIGTERM and
+    SIGINT let the jobs in hand finish; a second one stops at once. Raises SettingsError and QueueUnavailableError
+    before anything is started.
     """
     if count < 1:
         raise SettingsError(f"count={count}: at least one worker")
@@ -156,8 +177,10 @@ def _check_redis(url: str) -> None:
 
 def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
     if kind is Kind.SPAWN:
-        # Its jobs run in interpreters of their own, which take their settings from the environment.
-        os.environ.update(settings.to_mapping())
+        # Its jobs run in interpreters of their own, which take their settings from the environment, and no others.
+        here = settings.environment(os.environ)
+        os.environ.clear()
+        os.environ.update(here)
         return
     from fuze_bench.pipeline.process import Pipeline, install_pipeline
 
@@ -183,7 +206,14 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
     worker.log_result_lifespan = False
     worker.recovery = Recovery(settings, store, TaskQueue(settings))
     _ask_for_missing_embeddings(connection, kind)
-    worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
+    try:
+        worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
+    except ValueError as error:
+        if "active worker" not in str(error):
+            raise
+        raise SettingsError(
+            f"a worker named {name!r} is known to Redis: choose another name, or wait a minute if it was killed"
+        ) from None
     return 0
 
 
@@ -195,7 +225,10 @@ def _ask_for_missing_embeddings(connection: redis.Redis, kind: Kind) -> None:
 
     pipeline = current_pipeline()
     if pipeline.embedder.state is EmbeddingState.OK and pipeline.store.texts_without_vector(1):
-        Queue("low", connection=connection, serializer=JSONSerializer).enqueue(_FILL_IN_TASK, job_timeout=600)
+        # One job for all workers that start: the same id replaces the one that waits.
+        low = Queue("low", connection=connection, serializer=JSONSerializer)
+        if _FILL_IN_JOB not in low.get_job_ids():
+            low.enqueue(_FILL_IN_TASK, job_id=_FILL_IN_JOB, job_timeout=600)
 
 
 def _level_name() -> str:
@@ -217,7 +250,8 @@ class _Supervisor:
         for number in _STOP_SIGNALS:
             signal.signal(number, self._pass_on)
         for index in range(count):
-            self._start(f"{self._base}-{index + 1}")
+            if not self._stopping:
+                self._start(f"{self._base}-{index + 1}")
         while self._names:
             try:
                 pid, status = os.wait()
@@ -244,14 +278,18 @@ class _Supervisor:
     def _start(self, name: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal that arrives in the middle of this is held back until parent and child know what to do with it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         pid = os.fork()
         if pid:
             self._names[pid] = name
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
             return
         code = 1
         try:
             for number in _STOP_SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(number, _end_quietly)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
             die_with_parent()
             code = _work(*self._arguments, name)
         except SystemExit as stop:
@@ -269,6 +307,11 @@ class _Supervisor:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
+
+
+def _end_quietly(_number: int, _frame: FrameType | None) -> None:
+    """A worker that has not registered itself yet has nothing to finish."""
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":
