@@ -23,7 +23,9 @@ import pytest
 from conftest import wait_until
 
 from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import Reason
 from fuze_bench.pipeline.redis_server import PrivateRedis
+from fuze_bench.pipeline.retries import RETRIED
 from fuze_bench.processes import Child, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -257,3 +259,8 @@ def test_the_picture_is_the_one_of_the_recorded_run() -> None:
     kept = matplotlib.image.imread(ROOT / "data" / "example-run" / "worker-counts.png")
     assert drawn.shape == kept.shape
     assert abs(drawn - kept).max() < 0.02
+
+
+def test_the_reasons_are_those_of_the_code() -> None:
+    for reason in Reason:
+        assert f"| `{reason}`: {reason.sentence} | {'yes' if reason in RETRIED else 'no'} |" in README
