@@ -58,6 +58,35 @@ def test_deep_pages_are_read_to_the_bottom() -> None:
     assert "blue ledger behind the third lamp" in extracted("deep").text
 
 
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        ("<p>A short paragraph of many.</p>" * 40_000, 15_000 * 27),
+        ("<p>" + "Words of a text without end. " * 80_000 + "</p>", 2_000_000),
+        (
+            "<p>Before.</p>" + f"<p {' '.join(f'a{n}={n}' for n in range(90))}>Another one.</p>" * 5_000,
+            1_500 * 13,
+        ),
+    ],
+    ids=["elements", "characters", "attributes"],
+)
+def test_of_a_page_without_end_the_beginning_is_read_and_that_is_said(
+    body: str, read: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = f"<html><head><title>Long</title></head><body><div>{body}</div><p>The end.</p></body></html>"
+    found = extract(page.encode(), "text/html; charset=utf-8", "https://example.org/long")
+    assert found.title == "Long"
+    assert len(found.text) == pytest.approx(read, rel=0.1)
+    assert "The end." not in found.text
+    [warning] = caplog.messages
+    assert warning.startswith("https://example.org/long: the first ")
+
+
+def test_scripts_and_attributes_beyond_measure_do_not_hide_the_text() -> None:
+    body = f"<script>{'x = 1; ' * 400_000}</script><p {' '.join(f'a{n}=1' for n in range(2_000))}>What is to be read.</p>"
+    assert extract(body.encode(), "text/html", "https://example.org/").text == "What is to be read."
+
+
 def test_a_page_read_again_gives_the_same_text() -> None:
     assert len({extracted("repeated").text for _ in range(12)}) == 1
 

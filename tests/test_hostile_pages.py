@@ -1,0 +1,76 @@
+"""What one worker process makes of every page that means ill, one after another, and of a good one after them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import StartWorker, wait_until
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.origin_hostile import HOSTILE
+from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+REASONS = {
+    "empty": {Reason.EMPTY_PAGE},
+    "blank": {Reason.EMPTY_PAGE},
+    "binary": {Reason.NOT_HTML},
+    "pdf": {Reason.NOT_HTML},
+    "misdeclared": {Reason.NOT_HTML},
+    "bomb": {Reason.TOO_LARGE},
+    "endless": {Reason.TOO_LARGE, Reason.TIMED_OUT},
+    "huge": {Reason.TOO_LARGE},
+    "drip-body": {Reason.TIMED_OUT},
+    "drip-headers": {Reason.TIMED_OUT},
+    "hang": {Reason.TIMED_OUT},
+    "reset": {Reason.BROKEN_ANSWER},
+    "short": {Reason.BROKEN_ANSWER},
+}
+PARAGRAPH = b"<p>One more paragraph of a page that goes on and on.</p>\n"
+LONG_PAGE = PARAGRAPH * (9_900_000 // len(PARAGRAPH))
+#: Measured: 81 MiB, most of it the tree of the long page; without extraction's limits it is over 400.
+MOST_GROWTH_BYTES = 250 * 2**20
+
+
+def test_a_worker_outlives_them_all_in_bounded_memory(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    short = replace(settings, fetch_total_s=2.0, fetch_idle_s=1.0, retry_intervals_s=())
+    long_page = origin.put("/put/long", LONG_PAGE)
+    urls = [*(f"{origin.url}/hostile/{name}" for name in HOSTILE), long_page, f"{origin.url}/page/1"]
+    ids: list[int] = []
+    found: list[Bookmark] = []
+
+    def save(url: str) -> None:
+        [saved] = service.save([service.check(user_id=1, url=url)])
+        ids.append(saved.bookmark.id)
+
+    def are_done() -> bool:
+        found[:] = [b for b in map(service.store.get, ids) if b is not None and b.done_at is not None]
+        return len(found) == len(ids)
+
+    with start_worker(short, "--kind", "simple") as worker:
+        save(f"{origin.url}/page/0")
+        wait_until(are_done, what="a first page, for all that loads itself at first use")
+        before_bytes = peak_bytes(worker.pid)
+        for url in urls:
+            save(url)
+        wait_until(are_done, timeout_s=120, what="all pages to be done")
+        grown_bytes = peak_bytes(worker.pid) - before_bytes
+        assert worker.is_alive()
+        log = worker.log_tail(1_000)
+    reasons = dict(zip(HOSTILE, (b.reason for b in found[1:]), strict=False))
+    assert {name: reason for name, reason in reasons.items() if reason not in REASONS[name]} == {}
+    assert [b.status for b in found[1:-2]] == [Status.FAILED] * len(HOSTILE)
+    assert [b.status for b in found[-2:]] == [Status.PROCESSED] * 2
+    assert f"{long_page}: the first 15001 of" in log, "the cut is not told"
+    assert grown_bytes < MOST_GROWTH_BYTES
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that the process ever had resident (Linux), which a look now and then could miss."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
