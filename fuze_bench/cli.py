@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -120,8 +121,8 @@ def save(urls: tuple[str, ...], file: TextIO | None, queue: str | None, title: s
 def _addresses(urls: tuple[str, ...], file: TextIO | None) -> Iterator[str]:
     yield from urls
     for line in file or ():
-        text = line.strip()
-        if text and not text.startswith("#"):
+        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()  # a # within an address is its own
+        if text:
             yield text
 
 
@@ -171,6 +172,8 @@ def _finish_here(service: BookmarkService, progress: Progress) -> None:
     task = progress.add_task("processing", total=left)
     while not service.fallback.join(timeout_s=0.5):
         progress.update(task, completed=left - service.fallback.size())
+    counts = ", ".join(f"{name} {number}" for name, number in service.store.counts().items() if number)
+    click.echo(f"bookmarks now: {counts}", err=True)
 
 
 @app.command()
@@ -188,7 +191,9 @@ def status(job: str, as_json: bool) -> None:
     with Store(settings) as store:
         state = TaskQueue(settings).job_state(job, store)
     if state is None:
-        raise InputError(f"there is no job {job[:100]!r}: its id looks like bookmark-12-1")
+        raise InputError(
+            f"there is no job {job[:100]!r}: take the id from the answer to a save, like bookmark-12-1"
+        )
     if as_json:
         click.echo(msgspec.json.encode(state).decode())
         return

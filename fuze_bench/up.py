@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 import urllib.error
@@ -19,9 +20,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rq import Queue, Worker
+from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import ServiceError
-from fuze_bench.pipeline.redis_server import connect, redis_for
+from fuze_bench.pipeline.redis_server import connect, redis_for, running_private_url
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
@@ -43,7 +45,8 @@ class Snapshot:
     def line(self) -> str:
         """On one line, for logs and pipes."""
         queues = "Redis is away" if self.waiting is None else _pairs(self.waiting)
-        return f"bookmarks: {_pairs(self.bookmarks)} · waiting: {queues} · workers: {self.workers}"
+        hint = "" if self.workers else " (loading the model)"
+        return f"bookmarks: {_pairs(self.bookmarks)} · waiting: {queues} · workers: {self.workers}{hint}"
 
 
 class System:
@@ -67,7 +70,9 @@ class System:
                 raise ServiceError(f"{child.name} ended with code {child.returncode()}:\n{child.log_tail()}")
         try:
             waiting = {name: Queue(name, connection=self._redis).count for name in QUEUES}
-            workers = Worker.count(connection=self._redis)
+            known = Worker.all(connection=self._redis, serializer=JSONSerializer)
+            # Redis knows a worker that was killed for some time yet.
+            workers = sum(each.hostname != socket.gethostname() or _is_alive(each.pid) for each in known)
         except redis.RedisError:
             return Snapshot(self._store.counts(), None, 0)
         return Snapshot(self._store.counts(), waiting, workers)
@@ -115,6 +120,9 @@ def run(system: System, workers: int) -> None:
     """Show the system's state until SIGINT or SIGTERM: a screen on a terminal, else a line whenever it changes."""
     console = Console()
     console.print(f"API and page  {system.api_url}/")
+    private = running_private_url(system.settings.data_dir, tcp=True)
+    if private is not None:
+        console.print(f"Redis         {private}  (rq info --url {private})", soft_wrap=True)
     console.print(f"some pages    {system.origin_url}/page/0 … to save")
     console.print(f"try           curl -s {system.api_url}/api/bookmarks/quick-save -H 'Content-Type: application/json'"
                   f""" -d '{{"url": "{system.origin_url}/page/0"}}'""", soft_wrap=True)  # fmt: skip
@@ -145,6 +153,16 @@ def _screen(snapshot: Snapshot, workers: int) -> Table:
     table.add_row("waiting", "Redis is away" if snapshot.waiting is None else _pairs(snapshot.waiting))
     table.add_row("bookmarks", _pairs(snapshot.bookmarks))
     return table
+
+
+def _is_alive(pid: int | None) -> bool:
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's, and there
+    return pid is not None
 
 
 def _pairs(numbers: dict[str, int]) -> str:

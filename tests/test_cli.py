@@ -112,6 +112,7 @@ def test_without_redis_save_does_the_work_itself(data_dir: Path, origin: Origin)
     assert done.returncode == 0, done.stderr
     assert "falling back to threading" in done.stderr
     assert "(thread, pending)" in done.stdout
+    assert "bookmarks now: processed 1, failed 1" in done.stderr
     with Store(Settings(data_dir=data_dir)) as store:
         assert store.counts() == {"pending": 0, "processing": 0, "processed": 1, "failed": 1}
     failed = fuze_bench(data_dir, "status", "bookmark-2-1")
@@ -120,7 +121,9 @@ def test_without_redis_save_does_the_work_itself(data_dir: Path, origin: Origin)
 
 
 def test_a_file_answers_line_by_line(data_dir: Path, origin: Origin) -> None:
-    lines = f"# my list\n{origin.url}/page/1\n\nnot a url\n{origin.url}/page/1#top\nftp://a.org/x\n"
+    lines = (
+        f"# my list\n{origin.url}/page/1  # the first\n\nnot a url\n{origin.url}/page/1#top\nftp://a.org/x\n"
+    )
     done = fuze_bench(data_dir, "save", "--file", "-", "--queue", "high", stdin=lines)
     assert done.returncode == 1
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["saved", "duplicate"]

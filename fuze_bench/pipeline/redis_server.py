@@ -206,10 +206,10 @@ def _write_whole(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def running_private_url(data_dir: Path) -> str | None:
-    """URL of the private server that another process runs for this data folder; None if there is none."""
+def running_private_url(data_dir: Path, *, tcp: bool = False) -> str | None:
+    """URL (through its socket, or over TCP) of the private server that runs for this data folder; None: there is none."""
     try:
-        url = str(json.loads(_note_path(data_dir).read_text())["url"])
+        url = str(json.loads(_note_path(data_dir).read_text())["tcp_url" if tcp else "url"])
         with connect(url, connect_timeout_s=1, timeout_s=2) as client:
             client.ping()
     except (FileNotFoundError, ValueError, KeyError, TypeError, SettingsError, redis.RedisError):
