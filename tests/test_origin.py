@@ -496,3 +496,26 @@ def test_a_wrong_option_is_one_line_and_status_2(arguments, named):
     assert (running.returncode, output) == (2, "")
     assert named in errors
     assert errors.count("\n") == 1
+
+
+def test_closing_ends_connections_that_are_just_being_accepted(monkeypatch):
+    """Clients that connect while the origin closes: nothing of them is left for the garbage collector to complain of."""
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", left.append)
+    for _ in range(30):
+        with Origin() as running:
+            port = urlsplit(running.url).port
+            clients: list[socket.socket] = []
+            knocking = threading.Thread(target=_knock, args=(port, clients))
+            knocking.start()
+        knocking.join()
+        for client in clients:
+            client.close()
+        gc.collect()
+    assert left == []
+
+
+def _knock(port, clients):
+    with contextlib.suppress(OSError):
+        for _ in range(20):
+            clients.append(socket.create_connection(("127.0.0.1", port), timeout=5))

@@ -23,6 +23,7 @@ from .origin_wire import HTML, Connection, reply
 
 HOST = "127.0.0.1"
 _BACKLOG = 4096
+_TURNS_TO_ACCEPT = 8
 _OPEN_FILES = 65_536
 
 
@@ -135,8 +136,14 @@ async def serve(site: Site, port: int, stop: asyncio.Event, ready: Callable[[str
         await stop.wait()
     finally:
         server.close()
-        for connection in tuple(connections):
-            connection.abort()
+        # A connection that was just being accepted takes some turns of the loop to get into the list, and one that is
+        # aborted takes one to get out of it.
+        turns = 0
+        while connections or turns < _TURNS_TO_ACCEPT:
+            for connection in tuple(connections):
+                connection.abort()
+            await asyncio.sleep(0)
+            turns += 1
         await server.wait_closed()
 
 

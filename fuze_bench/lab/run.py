@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 from typing import Protocol
 
 from rich.console import Console
@@ -38,12 +43,36 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
     plan = experiment.plan()
     with _reporter(len(plan)) as reporter, WorkerHost(settings, writer.folder / "worker-host.log") as host:
         try:
-            for planned in plan:
-                _one(planned, experiment, settings, writer, reporter, host)
+            with _interrupts() as interrupts:
+                for planned in plan:
+                    _one(planned, experiment, settings, writer, reporter, host)
+                    if interrupts:
+                        raise KeyboardInterrupt
         except KeyboardInterrupt:
             reporter.say(f"stopped; what was measured so far is in {writer.folder}")
             raise
     return load_run(writer.folder)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that Ctrl-C adds to, beside raising KeyboardInterrupt as ever: Python drops an exception from a signal
+    handler that happens to run in a finaliser, and the run would go on.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _one(
