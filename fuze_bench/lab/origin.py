@@ -135,15 +135,17 @@ async def serve(site: Site, port: int, stop: asyncio.Event, ready: Callable[[str
         ready(f"http://{HOST}:{server.sockets[0].getsockname()[1]}")
         await stop.wait()
     finally:
-        server.close()
-        # A connection that was just being accepted takes some turns of the loop to get into the list, and one that is
-        # aborted takes one to get out of it.
+        # Accept no more, but close the server last: a connection that is just being accepted would be lost without
+        # being closed. It takes some turns of the loop to get into the list, and one to get out when it is aborted.
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
         turns = 0
         while connections or turns < _TURNS_TO_ACCEPT:
             for connection in tuple(connections):
                 connection.abort()
             await asyncio.sleep(0)
             turns += 1
+        server.close()
         await server.wait_closed()
 
 
