@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# JupyterLab refuses to start as root (in a container, say) unless told that this is meant.
+ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -37,7 +39,7 @@ format: $(READY) ## let ruff mend what it can
 # Notebooks run in their own folder: an absolute data folder keeps their runs where those of `make report` are.
 lab: $(READY) ## open JupyterLab on the notebooks
 	@data="$${FUZE_DATA_DIR:-.fuze}"; case "$$data" in /*) ;; *) data="$$PWD/$$data" ;; esac; set -x; \
-	FUZE_DATA_DIR="$$data" $(BIN)/jupyter lab --notebook-dir=notebooks
+	FUZE_DATA_DIR="$$data" $(BIN)/jupyter lab --notebook-dir=notebooks $(ALLOW_ROOT)
 
 up: $(READY) ## start Redis, API, workers and origin to play with
 	$(BIN)/fuze-bench up
