@@ -18,8 +18,9 @@ from fuze_bench.pipeline.bookmarks import (
     Status,
     TryAgain,
 )
+from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.pipeline.store import Store, process_name
+from fuze_bench.pipeline.store import Store
 from fuze_bench.timing import FakeClock
 
 LEASE_S = 10.0

@@ -10,8 +10,9 @@ import msgspec
 
 from fuze_bench.errors import FuzeError, QueueUnavailableError
 from fuze_bench.pipeline.bookmarks import Mode
+from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.pipeline.store import Store, process_name
+from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import TaskQueue
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 import fuze_bench
-from fuze_bench.pipeline import messages
+from fuze_bench.pipeline.api import messages
 from fuze_bench.pipeline.bookmarks import Bookmark, Status
 from fuze_bench.pipeline.settings import Settings
 

@@ -1,0 +1,1 @@
+"""The commands of `fuze-bench`, each importing what it needs when it runs."""

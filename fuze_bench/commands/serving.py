@@ -1,0 +1,74 @@
+"""`fuze-bench up` and `fuze-bench api`: start things and keep them running."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from fuze_bench.commands.saving import addresses
+from fuze_bench.pipeline.settings import Kind, Settings
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="How many workers.")
+@click.option(
+    "--kind", type=click.Choice([str(k) for k in Kind]), default=str(Kind.SIMPLE), show_default=True
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Of the API; 0: any."
+)
+@click.option(
+    "--origin-port",
+    type=click.IntRange(0, 65535),
+    help="Of the site to fetch from; 0: any.  [default: the next port]",
+)
+@click.option(
+    "--pages",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of HTML for the origin to serve.  [default: the shipped corpus]",
+)
+@click.option(
+    "--urls", type=click.File("r", encoding="utf-8"), help="Addresses to save at the start, one a line."
+)
+@click.option(
+    "--latency-ms", type=click.IntRange(min=0), default=100, show_default=True, help="Of the origin."
+)
+def up(
+    workers: int,
+    kind: str,
+    port: int,
+    origin_port: int | None,
+    pages: Path | None,
+    urls: TextIO | None,
+    latency_ms: int,
+) -> None:
+    """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it."""
+    from fuze_bench.up import run_up
+
+    settings = Settings.from_mapping(os.environ)
+    run_up(
+        settings,
+        workers=workers,
+        kind=Kind(kind),
+        port=port,
+        origin_port=origin_port if origin_port is not None or port == 0 else port + 1,
+        pages=pages,
+        addresses=list(addresses((), urls)),
+        latency_ms=latency_ms,
+    )
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+def api(host: str, port: int) -> None:
+    """Serve quick-save and the reading side over HTTP."""
+    from fuze_bench.pipeline.api import serve
+    from fuze_bench.pipeline.redis_server import with_running_redis
+    from fuze_bench.processes import free_port
+
+    settings = with_running_redis(Settings.from_mapping(os.environ))
+    serve(settings, host, free_port(host, port))

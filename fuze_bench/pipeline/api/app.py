@@ -1,0 +1,87 @@
+"""The ASGI application: routes, life span, and the process that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fuze_bench.pipeline.api import bookmarks, health, openapi, pages, problems
+from fuze_bench.pipeline.api.group_commit import GroupCommit
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The ASGI application; it opens the store at start and closes it, with what its threads run, at the end."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service = await asyncio.to_thread(BookmarkService, settings)
+        saver = GroupCommit(service)
+        app.state.service, app.state.saver = service, saver
+        recovering = asyncio.create_task(_recover(service))
+        try:
+            yield
+        finally:
+            recovering.cancel()
+            await saver.close()
+            await asyncio.to_thread(service.close)
+
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            *pages.routes(),
+            Route("/api/bookmarks/quick-save", bookmarks.quick_save, methods=["POST"]),
+            Route("/api/bookmarks", bookmarks.list_bookmarks, methods=["GET"]),
+            Route("/api/bookmarks/{id}", bookmarks.bookmark, methods=["GET"]),
+            Route("/api/jobs/{id:path}", bookmarks.job, methods=["GET"]),
+            Route("/healthz", health.healthz, methods=["GET"]),
+            Route("/readyz", health.readyz, methods=["GET"]),
+            Route("/openapi.json", _openapi, methods=["GET"]),
+        ],
+        exception_handlers=problems.HANDLERS,
+    )
+    app.router.redirect_slashes = False
+    app.state.settings = settings
+    app.state.openapi = msgspec.json.encode(openapi.describe(settings))
+    return app
+
+
+async def _recover(service: BookmarkService) -> None:
+    """Look for what fell out of the queue, at once and then now and again; beside workers, seldom the first to look."""
+    while True:
+        await asyncio.to_thread(service.recovery.when_due)
+        await asyncio.sleep(service.settings.lease_check_s)
+
+
+def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning") -> None:
+    """Run the API in this process until it is told to stop."""
+    config = uvicorn.Config(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_level=log_level,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    # uvicorn stops gracefully at these and then raises them again, for whoever handled them before: nobody, so that
+    # a clean stop is an exit code of 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    uvicorn.Server(config).run()
+
+
+async def _openapi(request: Request) -> Response:
+    return Response(request.app.state.openapi, media_type="application/json")

@@ -1,0 +1,102 @@
+"""quick-save, and reading bookmarks and jobs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fuze_bench.errors import InputError
+from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api.group_commit import GroupCommit
+from fuze_bench.pipeline.api.requests import (
+    LARGEST_ID,
+    json_answer,
+    number_in,
+    read_body,
+    read_digits,
+    require_json,
+    service_of,
+    user_id,
+)
+from fuze_bench.pipeline.bookmarks import Bookmark, Status
+from fuze_bench.pipeline.service import SaveResult
+from fuze_bench.pipeline.task_queue import JobState
+
+
+async def quick_save(request: Request) -> Response:
+    """Save a page: committed and on its way when the answer goes out."""
+    settings = service_of(request).settings
+    body = await read_body(request, settings.body_max_bytes)
+    require_json(request)
+    sent = messages.read_quick_save(body)
+    new = service_of(request).check(
+        user_id=user_id(request),
+        url=sent.url,
+        title=sent.title,
+        description=sent.description,
+        queue=sent.queue,
+    )
+    saver: GroupCommit = request.app.state.saver
+    result = await saver.save(new)
+    return json_answer(_quick_saved(result), 200 if result.was_duplicate else 201)
+
+
+def _quick_saved(result: SaveResult) -> messages.QuickSaved:
+    return messages.QuickSaved(
+        message="Bookmark already saved" if result.was_duplicate else "Bookmark saved",
+        bookmark=result.bookmark,
+        processing="background",
+        was_duplicate=result.was_duplicate,
+        job=messages.JobRef(result.job.id, result.job.queue, result.job.mode),
+    )
+
+
+async def list_bookmarks(request: Request) -> Response:
+    """Bookmarks of the user, newest first."""
+    query = dict(request.query_params)
+    for name in query:
+        if name not in ("status", "limit", "after"):
+            raise InputError(f"unknown parameter {name[:50]!r}: use status, limit, after", field=name[:50])
+    if len(request.query_params.multi_items()) > len(query):
+        raise InputError("a parameter is given twice: give status, limit and after at most once")
+    status = query.get("status")
+    if status is not None and status not in list(Status):
+        raise InputError(f"status={status[:50]!r}: use one of {', '.join(Status)}", field="status")
+    limit = number_in("limit", query.get("limit"), 200) or 50
+    found = await asyncio.to_thread(
+        service_of(request).store.page,
+        user_id(request),
+        status=Status(status) if status else None,
+        limit=limit,
+        after=number_in("after", query.get("after"), LARGEST_ID),
+    )
+    return json_answer(messages.BookmarkPage(found, found[-1].id if len(found) == limit else None))
+
+
+async def bookmark(request: Request) -> Response:
+    """One bookmark."""
+    return json_answer(await _found_bookmark(request))
+
+
+async def _found_bookmark(request: Request) -> Bookmark:
+    text = request.path_params["id"]
+    if text == "quick-save":
+        raise HTTPException(405, headers={"Allow": "POST"})
+    found, number = None, read_digits(text)
+    if 0 < number <= LARGEST_ID:
+        found = await asyncio.to_thread(service_of(request).store.get, number, user_id(request))
+    if found is None:
+        raise InputError(f"there is no bookmark {text[:50]!r}", status=404)
+    return found
+
+
+async def job(request: Request) -> Response:
+    """The state of a job."""
+    service, job_id = service_of(request), request.path_params["id"]
+    state: JobState | None = await asyncio.to_thread(service.queue.job_state, job_id, service.store)
+    if state is None:
+        raise InputError(f"there is no job {job_id[:50]!r}", status=404)
+    return json_answer(state)

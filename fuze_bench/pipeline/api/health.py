@@ -1,0 +1,30 @@
+"""Whether the process lives, and whether it can take saves."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fuze_bench.errors import StoreError, one_line
+from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api.requests import json_answer, service_of
+
+
+async def healthz(_request: Request) -> Response:
+    """The process lives."""
+    return json_answer(messages.Health("ok", "not asked", "not asked"))
+
+
+async def readyz(request: Request) -> Response:
+    """Saves can be taken."""
+    service = service_of(request)
+    queue = (
+        "ok" if await asyncio.to_thread(service.queue.is_available) else "Redis is away: saves go to threads"
+    )
+    try:
+        await asyncio.to_thread(service.store.ping)
+    except StoreError as error:
+        return json_answer(messages.Health("unavailable", one_line(error), queue), 503)
+    return json_answer(messages.Health("ok" if queue == "ok" else "degraded", "ok", queue))

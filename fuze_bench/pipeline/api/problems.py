@@ -1,0 +1,69 @@
+"""Errors as RFC 9457 describes them (application/problem+json); no traceback reaches a client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from fuze_bench.errors import InputError, StoreError
+from fuze_bench.pipeline.api import messages
+
+logger = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
+_TITLES = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 413: "Too large",
+           415: "Unsupported media type", 422: "Not acceptable", 503: "Unavailable"}  # fmt: skip
+
+
+def problem(
+    status: int, detail: str, field: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """The answer that says what is wrong."""
+    body = messages.Problem(title=_TITLES.get(status, "Error"), status=status, detail=detail, field=field)
+    return Response(_encode(body), status, headers=headers, media_type="application/problem+json")
+
+
+def _on_input_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, InputError)
+    # The rest of a body that is too large is not read: the connection cannot be used again.
+    headers = {"Connection": "close"} if error.status == 413 else None
+    return problem(error.status, str(error), error.field, headers)
+
+
+def _on_store_error(_request: Request, error: Exception) -> Response:
+    logger.error("%s", error)
+    return problem(503, "the database cannot be used at the moment; nothing was saved: try again later")
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem(404, f"there is nothing at {request.url.path[:200]!r}")
+    allowed = (error.headers or {}).get("Allow")
+    detail = f"{request.method[:20]} is not possible here: use {allowed}" if allowed else error.detail
+    return problem(error.status_code, detail, headers=dict(error.headers or {}))
+
+
+def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    # Nobody is there to read it.
+    return problem(400, "the body ended before it was complete")
+
+
+def _on_bug(_request: Request, error: Exception) -> Response:
+    logger.error("unexpected error in a request", exc_info=error)
+    return problem(500, "something went wrong here; it has been logged")
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
+    InputError: _on_input_error,
+    StoreError: _on_store_error,
+    HTTPException: _on_http_exception,
+    ClientDisconnect: _on_disconnect,
+    Exception: _on_bug,
+}

@@ -1,0 +1,163 @@
+"""Claims: who works on which bookmark, until when, and what came of it. One conditional update each way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from fuze_bench.pipeline.bookmarks import Bookmark, Claim, Outcome, Reason, Status
+from fuze_bench.pipeline.database import Database
+from fuze_bench.pipeline.rows import outcome_values, to_bookmark
+from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
+from fuze_bench.timing import Clock
+
+#: No lease is set for longer.
+_LONGEST_LEASE_S = 3_600.0
+#: A bookmark that this many workers died over is left alone.
+_MOST_DEATHS = 2
+
+_t = bookmarks.c
+
+
+class Claims:
+    """The statements that take, keep, give back and end claims. Raises StoreError as the store does."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._db = database
+        self._clock = clock
+
+    def claim(self, bookmark_ids: Sequence[int], lease_s: float) -> list[Claim]:
+        """Take the bookmarks that wait for `lease_s` seconds; the others are somebody else's, or done.
+
+        One conditional update: of any number of callers at once exactly one gets a row.
+        """
+        now_s, now_ns, token = (
+            self._clock.wall_s(),
+            self._clock.monotonic_ns(),
+            f"{process_name()}-{uuid.uuid4().hex}",
+        )
+        statement = (
+            sa.update(bookmarks)
+            .where(_t.id.in_(bookmark_ids), _t.status == Status.PENDING)
+            .values(
+                status=Status.PROCESSING,
+                claimed_by=token,
+                lease_until=now_s + lease_s,
+                started_at=now_s,
+                started_ns=now_ns,
+                attempts=_t.attempts + 1,
+            )
+            .returning(_t.id, _t.url, _t.user_id, _t.generation, _t.attempts, _t.tries, _t.queued_at)
+        )
+        with self._db.write() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            Claim(
+                bookmark_id=row.id,
+                url=row.url,
+                user_id=row.user_id,
+                token=token,
+                generation=row.generation,
+                attempts=row.attempts,
+                tries=row.tries,
+                queued_at=row.queued_at,
+            )
+            for row in rows
+        ]
+
+    def renew(self, claims: Sequence[Claim], lease_s: float) -> None:
+        """Move the end of the leases that still hold to `lease_s` from now."""
+        with self._db.write() as connection:
+            connection.execute(
+                sa.update(bookmarks)
+                .where(
+                    _t.id.in_([c.bookmark_id for c in claims]), _t.claimed_by.in_({c.token for c in claims})
+                )
+                .values(lease_until=self._clock.wall_s() + lease_s)
+            )
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give the claims back unused: the bookmarks wait again, and the attempt does not count."""
+        with self._db.write() as connection:
+            for claim in claims:
+                connection.execute(
+                    sa.update(bookmarks)
+                    .where(*_holds(claim))
+                    .values(
+                        status=Status.PENDING, claimed_by=None, lease_until=None, attempts=_t.attempts - 1
+                    )
+                )
+
+    def finish(self, results: Sequence[tuple[Claim, Outcome, dict[str, float]]]) -> list[bool]:
+        """Store each claim's outcome and stage durations (ms), all in one transaction.
+
+        False for a claim that no longer held: its result is void, somebody else's counts.
+        """
+        now = {"done_at": self._clock.wall_s(), "done_ns": self._clock.monotonic_ns()}
+        stored = []
+        with self._db.write() as connection:
+            for claim, outcome, durations_ms in results:
+                values = {**outcome_values(outcome, now), "durations_ms": durations_ms}
+                statement = (
+                    sa.update(bookmarks)
+                    .where(*_holds(claim))
+                    .values(claimed_by=None, lease_until=None, **values)
+                )
+                stored.append(connection.execute(statement).rowcount == 1)
+        return stored
+
+    def take_back_expired(self) -> tuple[list[Bookmark], int]:
+        """The bookmarks whose lease has run out wait again; those that killed their worker twice have failed.
+
+        A lease that ends implausibly late (the clock was set back) counts as run out, too. Returns the ones that wait
+        again, and how many have failed.
+        """
+        now_s = self._clock.wall_s()
+        run_out = (_t.status == Status.PROCESSING) & (
+            (_t.lease_until < now_s) | (_t.lease_until > now_s + _LONGEST_LEASE_S)
+        )
+        given_up = {
+            "status": Status.FAILED,
+            "reason": Reason.KILLED_WORKER,
+            "error": sa.literal(Reason.KILLED_WORKER.sentence)
+            + sa.func.coalesce(" (" + _t.death_note + ")", ""),
+            "done_at": now_s,
+            "done_ns": self._clock.monotonic_ns(),
+        }
+        died = {"claimed_by": None, "lease_until": None, "deaths": _t.deaths + 1}
+        with self._db.write() as connection:
+            poison = (
+                sa.update(bookmarks).where(run_out, _t.deaths + 1 >= _MOST_DEATHS).values(**died, **given_up)
+            )
+            failed = connection.execute(poison).rowcount
+            again = sa.update(bookmarks).where(run_out).values(**died, status=Status.PENDING)
+            rows = connection.execute(again.returning(*SHORT_COLUMNS)).mappings().all()
+        return [to_bookmark(row) for row in rows], failed
+
+    def note_death(self, process: str, note: str) -> int:
+        """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""
+        with self._db.write() as connection:
+            statement = (
+                sa.update(bookmarks)
+                .where(_t.claimed_by.like(f"{process}-%"), _t.status == Status.PROCESSING)
+                .values(lease_until=0.0, death_note=note)
+            )
+            return connection.execute(statement).rowcount
+
+
+def process_name(pid: int | None = None) -> str:
+    """A name for a process of this host, this one by default, under which it holds claims."""
+    return f"{pid or os.getpid()}@{socket.gethostname()[:100]}"
+
+
+def _holds(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        _t.id == claim.bookmark_id,
+        _t.claimed_by == claim.token,
+        _t.generation == claim.generation,
+        _t.status == Status.PROCESSING,
+    )
