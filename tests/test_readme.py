@@ -94,7 +94,7 @@ def test_every_command_is_run_by_a_test_here() -> None:
     known = (
         "make report", "make test", "make up", "curl ", ".venv/bin/fuze-bench status", ".venv/bin/fuze-bench save",
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
-        ".venv/bin/rq worker", ".venv/bin/papermill ", ".venv/bin/locust ",
+        ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel", ".venv/bin/papermill ", ".venv/bin/locust ",
     )  # fmt: skip
     for command in COMMANDS:
         assert any(command.startswith(each) for each in known), f"no test here runs: {command}"
@@ -147,6 +147,8 @@ def test_lab_runs_land_where_those_of_report_do(callers: str | None, expected: P
 def test_playing_with_it(running: Running, tmp_path: Path, origin: Origin) -> None:
     answer = json.loads(running.run(at(origin, the("curl ")), tmp_path).stdout)
     assert answer["job"] == {"id": "bookmark-1-1", "queue": "default", "mode": "rq"}
+    assert running.run(the(".venv/bin/fuze-bench retry"), tmp_path).stdout == "0 would be processed again\n"
+    assert "bookmark 13 is not known" in running.run(the(".venv/bin/fuze-bench cancel"), tmp_path).stdout
     status = running.run(the(".venv/bin/fuze-bench status"), tmp_path)
     assert status.stdout.startswith("id           bookmark-1-1\n")
     saved = running.run(at(origin, the(".venv/bin/fuze-bench save")), tmp_path)

@@ -1,13 +1,54 @@
-"""`fuze-bench status` and `recover`: look at jobs, and see to those that fell out of the queue."""
+"""`fuze-bench status`, `recover`, `retry` and `cancel`: look at jobs, send them on again, give them up."""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
+import time
+from datetime import datetime
+from typing import Any
 
 import click
 
 from fuze_bench.errors import InputError
+from fuze_bench.pipeline.bookmarks import Reason, parse_job_id
 from fuze_bench.pipeline.settings import Settings
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Moment(click.ParamType[float]):
+    """A date and time of this place (ISO 8601), or how long ago; as seconds since 1970 UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if ago := re.fullmatch(r"(\d{1,9})([smhd])", value):
+            return time.time() - int(ago[1]) * _UNITS_S[ago[2]]
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError, OSError):
+            return self.fail(
+                f"{value!r} is not a time: give 2026-01-31, 2026-01-31T18:00, or 90m, 6h, 2d ago."
+            )
+
+
+class BookmarkNumber(click.ParamType[int]):
+    """A bookmark's number, also as it stands in its job's id."""
+
+    name = "bookmark"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        key = parse_job_id(text) or parse_job_id(f"bookmark-{text}-1")
+        if key is None:
+            self.fail(
+                f"{value!r} is not a bookmark: give a number such as 12, or a job such as bookmark-12-1."
+            )
+        return key[0]
 
 
 @click.command()
@@ -46,6 +87,60 @@ def recover() -> None:
     settings = require_running_redis(Settings.from_mapping(os.environ))
     with Store(settings) as store:
         click.echo(Recovery(settings, store, TaskQueue(settings)).everything())
+
+
+_RETRY_GROUP = 200
+
+
+@click.command()
+@click.option("--failed", is_flag=True, required=True, help="Every bookmark that has failed.")
+@click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Only for this reason.")
+@click.option(
+    "--since",
+    "since_s",
+    type=Moment(),
+    default=0.0,
+    help="Only since then: 2026-01-31, 2026-01-31T18:00, 90m, 6h, 2d.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> None:
+    """Process bookmarks that have failed again, on the low queue."""
+    from rich.progress import Progress
+
+    from fuze_bench.pipeline.redis_server import require_running_redis
+    from fuze_bench.pipeline.service import BookmarkService
+
+    settings = require_running_redis(Settings.from_mapping(os.environ))
+    with BookmarkService(settings) as service:
+        found = service.store.failed(reason=Reason(reason) if reason else None, since_s=since_s)
+        if dry_run:
+            click.echo(f"{len(found)} would be processed again")
+            return
+        again = 0
+        with Progress(disable=not sys.stderr.isatty(), transient=True) as progress:
+            task = progress.add_task("sending", total=len(found))
+            for first in range(0, len(found), _RETRY_GROUP):
+                group = found[first : first + _RETRY_GROUP]
+                again += len(service.reprocess(group))
+                progress.advance(task, len(group))
+        click.echo(f"{again} of {len(found)} failed bookmarks are on their way again, on the low queue")
+
+
+@click.command()
+@click.argument("bookmarks", nargs=-1, required=True, type=BookmarkNumber())
+def cancel(bookmarks: tuple[int, ...]) -> None:
+    """Give up bookmarks (by number, or by a job of theirs) that wait or are at work; they have failed as `cancelled`."""
+    from fuze_bench.pipeline.redis_server import with_running_redis
+    from fuze_bench.pipeline.service import BookmarkService
+
+    with BookmarkService(with_running_redis(Settings.from_mapping(os.environ))) as service:
+        cancelled = {bookmark.id for bookmark in service.cancel(bookmarks)}
+        for number in bookmarks:
+            found = service.store.get(number)
+            state = f"was {found.status} already" if found else "is not known"
+            click.echo(f"bookmark {number} {'cancelled' if number in cancelled else state}")
+    if len(cancelled) < len(set(bookmarks)):
+        raise click.exceptions.Exit(1)
 
 
 def _shown(name: str, value: object) -> str:

@@ -53,6 +53,8 @@ class Reason(enum.StrEnum):
     BROKEN_ANSWER = "broken_answer"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     BAD_REDIRECT = "bad_redirect"
+    LESS_TEXT = "less_text"
+    CANCELLED = "cancelled"
     KILLED_WORKER = "killed_worker"
     INTERNAL_ERROR = "internal_error"
 
@@ -78,6 +80,8 @@ _SENTENCES = {
     Reason.BROKEN_ANSWER: "The site's answer was broken off or garbled.",
     Reason.TOO_MANY_REDIRECTS: "The address was passed on too many times.",
     Reason.BAD_REDIRECT: "The address was passed on to one that cannot be fetched.",
+    Reason.LESS_TEXT: "The page shows much less text than is stored.",
+    Reason.CANCELLED: "Processing was cancelled.",
     Reason.KILLED_WORKER: "Processing the page killed the worker, twice.",
     Reason.INTERNAL_ERROR: "Something went wrong here while the page was processed.",
 }
@@ -112,6 +116,15 @@ class NewBookmark(msgspec.Struct, frozen=True, kw_only=True):
     queue: str = "default"
 
 
+class AttemptNote(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Why the last attempt to process a bookmark again left its stored text alone; `at` is seconds since 1970 UTC."""
+
+    reason: Reason
+    error: str
+    http_status: int | None = None
+    at: float
+
+
 class Bookmark(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
     """A bookmark as the store holds it and the API shows it (without its text and vector).
 
@@ -136,6 +149,7 @@ class Bookmark(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     reason: Reason | None = None
     error: str | None = None
     http_status: int | None = None
+    note: AttemptNote | None = None
     language: str | None = None
     published: str | None = None
     summary: str | None = None
@@ -164,6 +178,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     tries: int
     queued_at: float
+    stored_words: int | None = None
+    """Words of the text that an earlier generation stored; None if there is none."""
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):

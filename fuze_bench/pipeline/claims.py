@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from fuze_bench.pipeline.bookmarks import Bookmark, Claim, Outcome, Reason, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Claim, Outcome, ProcessingError, Reason, Status
 from fuze_bench.pipeline.database import Database
-from fuze_bench.pipeline.rows import outcome_values, to_bookmark
+from fuze_bench.pipeline.rows import ended_values, outcome_values, to_bookmark
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.timing import Clock
 
@@ -51,7 +51,17 @@ class Claims:
                 started_ns=now_ns,
                 attempts=_t.attempts + 1,
             )
-            .returning(_t.id, _t.url, _t.user_id, _t.generation, _t.attempts, _t.tries, _t.queued_at)
+            .returning(
+                _t.id,
+                _t.url,
+                _t.user_id,
+                _t.generation,
+                _t.attempts,
+                _t.tries,
+                _t.queued_at,
+                _t.content_hash,
+                _t.word_count,
+            )
         )
         with self._db.write() as connection:
             rows = connection.execute(statement).all()
@@ -65,6 +75,7 @@ class Claims:
                 attempts=row.attempts,
                 tries=row.tries,
                 queued_at=row.queued_at,
+                stored_words=row.word_count if row.content_hash else None,
             )
             for row in rows
         ]
@@ -101,12 +112,9 @@ class Claims:
         stored = []
         with self._db.write() as connection:
             for claim, outcome, durations_ms in results:
-                values = {**outcome_values(outcome, now), "durations_ms": durations_ms}
-                statement = (
-                    sa.update(bookmarks)
-                    .where(*_holds(claim))
-                    .values(claimed_by=None, lease_until=None, **values)
-                )
+                values = outcome_values(outcome, now, has_text=claim.stored_words is not None)
+                values |= {"claimed_by": None, "lease_until": None, "durations_ms": durations_ms}
+                statement = sa.update(bookmarks).where(*_holds(claim)).values(values)
                 stored.append(connection.execute(statement).rowcount == 1)
         return stored
 
@@ -120,23 +128,24 @@ class Claims:
         run_out = (_t.status == Status.PROCESSING) & (
             (_t.lease_until < now_s) | (_t.lease_until > now_s + _LONGEST_LEASE_S)
         )
-        given_up = {
-            "status": Status.FAILED,
-            "reason": Reason.KILLED_WORKER,
-            "error": sa.literal(Reason.KILLED_WORKER.sentence)
-            + sa.func.coalesce(" (" + _t.death_note + ")", ""),
-            "done_at": now_s,
-            "done_ns": self._clock.monotonic_ns(),
-        }
         died = {"claimed_by": None, "lease_until": None, "deaths": _t.deaths + 1}
         with self._db.write() as connection:
             poison = (
-                sa.update(bookmarks).where(run_out, _t.deaths + 1 >= _MOST_DEATHS).values(**died, **given_up)
+                sa.select(_t.id, _t.death_note, _t.content_hash)
+                .where(run_out, _t.deaths + 1 >= _MOST_DEATHS)
+                .with_for_update()
             )
-            failed = connection.execute(poison).rowcount
+            given_up = connection.execute(poison).all()
+            for row in given_up:
+                error = ProcessingError(Reason.KILLED_WORKER, row.death_note or "its lease ran out")
+                ended = ended_values(error, now_s, has_text=row.content_hash is not None)
+                stamps = {"done_at": now_s, "done_ns": self._clock.monotonic_ns()}
+                connection.execute(
+                    sa.update(bookmarks).where(_t.id == row.id).values({**died, **ended, **stamps})
+                )
             again = sa.update(bookmarks).where(run_out).values(**died, status=Status.PENDING)
             rows = connection.execute(again.returning(*SHORT_COLUMNS)).mappings().all()
-        return [to_bookmark(row) for row in rows], failed
+        return [to_bookmark(row) for row in rows], len(given_up)
 
     def note_death(self, process: str, note: str) -> int:
         """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _ANY_NUMBER = 1_000_000
+#: A page that is processed again must show at least this share of the words that are stored.
+_LEAST_KEPT = 0.5
 _FILL_IN_BATCH = 32
 _FILL_IN_MAX_S = 300.0
 
@@ -172,6 +174,10 @@ class Pipeline:
         return result
 
     def _decided(self, outcome: Outcome, claim: Claim, now_s: float) -> Outcome:
+        if isinstance(outcome, Processed) and outcome.word_count < _LEAST_KEPT * (claim.stored_words or 0):
+            # A block page, an error page, an empty one: whatever it is, what is stored is better.
+            detail = f"{outcome.word_count} words, {claim.stored_words} are stored"
+            return ProcessingError(Reason.LESS_TEXT, detail, http_status=outcome.http_status)
         if isinstance(outcome, ProcessingError):
             return after_failure(outcome, claim, now_s, self.settings)
         return outcome
@@ -209,6 +215,8 @@ class Pipeline:
             except JobTimeoutException:
                 raise
             except ProcessingError as error:
+                if error.http_status is None and item.page is not None:
+                    error.http_status = item.page.http_status
                 item.error = error
             except Exception as error:
                 logger.exception("bookmark %d: stage %s failed", item.claim.bookmark_id, name)

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fuze_bench.pipeline.bookmarks import (
+    AttemptNote,
     Bookmark,
     EmbeddingState,
     NewBookmark,
@@ -47,20 +48,35 @@ def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str
     }
 
 
-def outcome_values(outcome: Outcome, now: dict[str, Any]) -> dict[str, Any]:
-    """The columns that an outcome changes; `now` has `done_at` and `done_ns`."""
+def outcome_values(outcome: Outcome, now: dict[str, Any], *, has_text: bool) -> dict[str, Any]:
+    """The columns that an outcome changes; `now` has `done_at` and `done_ns`.
+
+    `has_text`: an earlier generation found text, which a failure leaves as it is.
+    """
     if isinstance(outcome, TryAgain):
         return {
             "status": Status.PENDING,
             "retry_at": now["done_at"] + outcome.delay_s,
             "tries": _t.tries + int(outcome.counts),
-            **_error_values(outcome.error),
+            **_failure_values(outcome.error, now["done_at"], has_text=has_text),
         }
     if isinstance(outcome, ProcessingError):
-        # Text that an earlier generation found stays.
-        return {"status": Status.FAILED, "retry_at": None, **_error_values(outcome), **now}
-    cleared = {"reason": None, "error": None, "retry_at": None}
+        return {**ended_values(outcome, now["done_at"], has_text=has_text), **now}
+    cleared = {"reason": None, "error": None, "retry_at": None, "note": None}
     return {"status": Status.PROCESSED, **cleared, **_processed_values(outcome), **now}
+
+
+def ended_values(error: ProcessingError, at_s: float, *, has_text: bool) -> dict[str, Any]:
+    """The columns of a bookmark whose processing has ended with an error: failed, or still what it was before."""
+    status = Status.PROCESSED if has_text else Status.FAILED
+    return {"status": status, "retry_at": None, **_failure_values(error, at_s, has_text=has_text)}
+
+
+def _failure_values(error: ProcessingError, at_s: float, *, has_text: bool) -> dict[str, Any]:
+    values = _error_values(error)
+    if not has_text:
+        return values
+    return {"note": {**values, "at": at_s}}
 
 
 def _error_values(error: ProcessingError) -> dict[str, Any]:
@@ -101,6 +117,7 @@ def to_bookmark(row: sa.RowMapping) -> Bookmark:
         reason=Reason(row["reason"]) if row["reason"] else None,
         error=row["error"],
         http_status=row["http_status"],
+        note=_note(row["note"]),
         retry_at=row["retry_at"],
         language=row["language"],
         published=row["published"],
@@ -113,3 +130,7 @@ def to_bookmark(row: sa.RowMapping) -> Bookmark:
         embedding_model=row["embedding_model"],
         durations_ms=row["durations_ms"] or {},
     )
+
+
+def _note(value: dict[str, Any] | None) -> AttemptNote | None:
+    return AttemptNote(**{**value, "reason": Reason(value["reason"])}) if value else None

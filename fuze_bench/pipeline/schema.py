@@ -47,6 +47,8 @@ bookmarks = sa.Table(
     sa.Column("reason", sa.String(32)),
     sa.Column("error", sa.Text),
     sa.Column("http_status", sa.Integer),
+    # Of a bookmark whose text is kept: why processing it again found nothing better.
+    sa.Column("note", sa.JSON(none_as_null=True)),
     sa.Column("language", sa.String(16)),
     sa.Column("published", sa.String(32)),
     sa.Column("summary", sa.Text),

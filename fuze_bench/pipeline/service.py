@@ -85,6 +85,25 @@ class BookmarkService:
             for each in saved
         ]
 
+    def reprocess(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
+        """Have those of the bookmarks that were done or had failed processed again, on the `low` queue."""
+        again = self.store.reprocess(bookmark_ids, "low")
+        self.queue.dispatch(again)
+        return again
+
+    def cancel(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
+        """Give up those of the bookmarks that wait or are at work; they have failed as `cancelled`."""
+        cancelled = self.store.cancel(bookmark_ids)
+        self.queue.forget(cancelled)
+        return cancelled
+
+    def delete(self, bookmark_id: int, user_id: int) -> bool:
+        """Forget the user's bookmark, also in the middle of its job; False if there is none."""
+        deleted = self.store.delete(bookmark_id, user_id)
+        if deleted is not None:
+            self.queue.forget([deleted])
+        return deleted is not None
+
     def present_job(self, bookmark: Bookmark) -> JobHandle:
         """The job of the bookmark's present generation, whoever has it in hand."""
         return JobHandle(bookmark.job_id, bookmark.queue, self.queue.mode_of(bookmark))

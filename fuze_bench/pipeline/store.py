@@ -13,12 +13,14 @@ from fuze_bench.pipeline.bookmarks import (
     Bookmark,
     EmbeddingState,
     NewBookmark,
+    ProcessingError,
+    Reason,
     Saved,
     Status,
 )
 from fuze_bench.pipeline.claims import Claims
 from fuze_bench.pipeline.database import Database
-from fuze_bench.pipeline.rows import new_row, to_bookmark
+from fuze_bench.pipeline.rows import ended_values, new_row, to_bookmark
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import Clock, SystemClock
@@ -27,6 +29,9 @@ from fuze_bench.timing import Clock, SystemClock
 _GROUP_LOCK = 0x66757A66
 
 _t = bookmarks.c
+
+#: What a new generation knows nothing of.
+_FORGOTTEN = ("reason", "error", "retry_at", "death_note", "started_at", "started_ns", "done_at", "done_ns")
 
 
 class Store(Claims):
@@ -104,6 +109,71 @@ class Store(Claims):
             query = sa.select(*(_t[name] for name in columns)).order_by(_t.id)
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def reprocess(self, bookmark_ids: Sequence[int], queue: str) -> list[Bookmark]:
+        """Those of the bookmarks that were done or had failed wait again, as a new generation, for `queue`.
+
+        What is stored of them stays until something better is found. Those that wait or are at work are left alone.
+        """
+        now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
+        again = {
+            "status": Status.PENDING,
+            "queue": queue,
+            "generation": _t.generation + 1,
+            "queued_at": now_s,
+            "queued_ns": now_ns,
+            **dict.fromkeys(("attempts", "tries", "deaths"), 0),
+            **dict.fromkeys(_FORGOTTEN, sa.null()),
+            # They belong to the stored text, if there is any.
+            **{
+                name: sa.case((_t.content_hash.is_(None), sa.null()), else_=_t[name])
+                for name in ("http_status", "durations_ms")
+            },
+        }
+        statement = (
+            sa.update(bookmarks)
+            .where(_t.id.in_(bookmark_ids), _t.status.in_((Status.PROCESSED, Status.FAILED)))
+            .values(again)
+            .returning(*SHORT_COLUMNS)
+        )
+        with self._db.write() as connection:
+            return [to_bookmark(row) for row in connection.execute(statement).mappings()]
+
+    def cancel(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
+        """Those of the bookmarks that wait or are at work have failed as `cancelled`; a result that still comes is void."""
+        error = ProcessingError(Reason.CANCELLED, "by an operator")
+        stamps = {"done_at": self._clock.wall_s(), "done_ns": self._clock.monotonic_ns()}
+        found = []
+        with self._db.write() as connection:
+            for has_text, kept in ((False, _t.content_hash.is_(None)), (True, _t.content_hash.is_not(None))):
+                ended = ended_values(error, stamps["done_at"], has_text=has_text)
+                statement = (
+                    sa.update(bookmarks)
+                    .where(kept, _t.id.in_(bookmark_ids), _t.status.in_((Status.PENDING, Status.PROCESSING)))
+                    .values({**ended, **stamps, "claimed_by": None, "lease_until": None})
+                    .returning(*SHORT_COLUMNS)
+                )
+                found += [to_bookmark(row) for row in connection.execute(statement).mappings()]
+        return found
+
+    def delete(self, bookmark_id: int, user_id: int) -> Bookmark | None:
+        """Forget the user's bookmark; None if there is none. Whoever works on it finds its claim void."""
+        with self._db.write() as connection:
+            statement = (
+                sa.delete(bookmarks)
+                .where(_t.id == bookmark_id, _t.user_id == user_id)
+                .returning(*SHORT_COLUMNS)
+            )
+            row = connection.execute(statement).mappings().one_or_none()
+        return None if row is None else to_bookmark(row)
+
+    def failed(self, *, reason: Reason | None = None, since_s: float = 0.0) -> list[int]:
+        """Ids of the bookmarks that have failed, for this reason if one is given, at `since_s` (1970 UTC) or later."""
+        query = sa.select(_t.id).where(_t.status == Status.FAILED, _t.done_at >= since_s).order_by(_t.id)
+        if reason is not None:
+            query = query.where(_t.reason == reason)
+        with self._db.read() as connection:
+            return list(connection.execute(query).scalars())
+
     def overdue(self, age_s: float, after_id: int, limit: int) -> list[Bookmark]:
         """Bookmarks that wait for longer than `age_s` beyond the time they were due, in order of their ids.
 
@@ -175,16 +245,7 @@ def _upsert(dialect: Any) -> Any:
     }
     for name in ("status", "queue", "save_token", "queued_at", "queued_ns"):
         again[name] = sa.case((failed, new[name]), else_=_t[name])
-    for name in (
-        "reason",
-        "error",
-        "http_status",
-        "started_at",
-        "started_ns",
-        "done_at",
-        "done_ns",
-        "durations_ms",
-    ):
+    for name in (*_FORGOTTEN, "http_status", "durations_ms"):
         again[name] = sa.case((failed, sa.null()), else_=_t[name])
     return insert.on_conflict_do_update(index_elements=[_t.user_id, _t.url_hash], set_=again).returning(
         *SHORT_COLUMNS

@@ -15,7 +15,7 @@ import msgspec
 import redis
 from rq import Queue
 from rq.exceptions import NoSuchJobError
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import InputError, QueueUnavailableError, one_line
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NOT_BEGUN = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 _SHORTEST_RETRY_S = 0.05
 _JOB_STATUS = {
     Status.PENDING: "queued",
@@ -111,6 +112,19 @@ class TaskQueue:
         except redis.RedisError as error:
             raise self._went_away(error) from error
         self._came_back()
+
+    def forget(self, bookmarks: Sequence[Bookmark]) -> None:
+        """Take the bookmarks' jobs out of the queues, unless they run already.
+
+        Where Redis is away they stay there, and find nothing to do when their turn comes.
+        """
+        try:
+            for bookmark in bookmarks:
+                job = self._fetch(bookmark.job_id)
+                if job is not None and job.get_status(refresh=False) in _NOT_BEGUN:
+                    job.delete()
+        except (QueueUnavailableError, redis.RedisError) as error:
+            logger.info("jobs stay in Redis: %s", one_line(error))
 
     def waiting_job_ids(self) -> frozenset[str]:
         """Ids of all jobs that will run without anybody's help: in a queue's list, or scheduled.

@@ -77,8 +77,12 @@ async def list_bookmarks(request: Request) -> Response:
 
 
 async def bookmark(request: Request) -> Response:
-    """One bookmark."""
-    return json_answer(await _found_bookmark(request))
+    """Show or forget one bookmark."""
+    found = await _found_bookmark(request)
+    if request.method != "DELETE":
+        return json_answer(found)
+    await asyncio.to_thread(service_of(request).delete, found.id, found.user_id)
+    return Response(status_code=204)
 
 
 async def _found_bookmark(request: Request) -> Bookmark:
@@ -91,6 +95,22 @@ async def _found_bookmark(request: Request) -> Bookmark:
     if found is None:
         raise InputError(f"there is no bookmark {text[:50]!r}", status=404)
     return found
+
+
+async def reprocess(request: Request) -> Response:
+    """Process a bookmark again; what is stored of it stays until something better is found."""
+    service, found = service_of(request), await _found_bookmark(request)
+    again = await asyncio.to_thread(service.reprocess, [found.id])
+    present = again[0] if again else await _found_bookmark(request)
+    job = await asyncio.to_thread(service.present_job, present)
+    answer = messages.QuickSaved(
+        message="Bookmark will be processed again" if again else "Bookmark is being processed already",
+        bookmark=present,
+        processing="background",
+        was_duplicate=True,
+        job=messages.JobRef(job.id, job.queue, job.mode),
+    )
+    return json_answer(answer, 202)
 
 
 async def job(request: Request) -> Response:

@@ -92,6 +92,21 @@ def _paths(ref: dict[str, Any]) -> dict[str, Any]:
                     "200": _answer("The bookmark", ref["Bookmark"]),
                     **_problems(problem, 404, 503),
                 },
+            },
+            "delete": {
+                "summary": "Forget a bookmark, also in the middle of its job",
+                "parameters": [bookmark_id],
+                "responses": {"204": {"description": "Forgotten"}, **_problems(problem, 404, 503)},
+            },
+        },
+        "/api/bookmarks/{id}/reprocess": {
+            "post": {
+                "summary": "Process a bookmark again; what is stored stays until something better is found",
+                "parameters": [bookmark_id],
+                "responses": {
+                    "202": _answer("On its way", saved),
+                    **_problems(problem, 404, 503),
+                },
             }
         },
         "/api/jobs/{id}": {
