@@ -53,7 +53,7 @@ def private_redis(data_dir: Path) -> Iterator[PrivateRedis]:
 @pytest.fixture
 def settings(data_dir: Path, private_redis: PrivateRedis) -> Settings:
     """A Redis and a SQLite file of the test's own; no model, which takes seconds to load and is tested by itself."""
-    return Settings(data_dir=data_dir, redis_url=private_redis.url, embedding_model="off")
+    return Settings(data_dir=data_dir, redis_url=private_redis.url, embedding_model="off", host_fetches=0)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from fuze_bench.pipeline.bookmarks import (
 from fuze_bench.pipeline.extract import Extracted
 from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
 from fuze_bench.pipeline.leases import Leases
+from fuze_bench.pipeline.politeness import Hosts, LocalHosts
 from fuze_bench.pipeline.retries import after_failure
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
@@ -50,11 +52,17 @@ _FILL_IN_MAX_S = 300.0
 def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> dict[str, Any] | Retry:
     """The job: process one bookmark and say what became of it, as JSON.
 
-    The bookmark's row is the truth; `url` and `user_id` are in the job for people who look at the queue.
+    The bookmark's row is the truth; `url` tells whose turn it is, `user_id` is for people who look at the queue.
     Raises ProcessingError if the page cannot be had, so that the job fails with the reason; returns a Retry, which
-    a worker with a scheduler obeys, if it is to be tried again.
+    a worker with a scheduler obeys, if it is to be tried again or its host has been asked enough for now.
     """
-    outcome = current_pipeline().process([bookmark_id])[bookmark_id]
+    pipeline = current_pipeline()
+    if wait_s := pipeline.hosts.enter(url, bookmark_id):
+        return Retry(max=_ANY_NUMBER, interval=math.ceil(wait_s))
+    try:
+        outcome = pipeline.process([bookmark_id])[bookmark_id]
+    finally:
+        pipeline.hosts.leave(url, bookmark_id)
     if isinstance(outcome, ProcessingError):
         raise outcome
     if isinstance(outcome, TryAgain):
@@ -118,8 +126,11 @@ class Pipeline:
         store: Store | None = None,
         clock: Clock | None = None,
         embedder: embed.Embedder | None = None,
+        local_hosts: LocalHosts | None = None,
     ) -> None:
         self.settings = settings
+        self.hosts = Hosts(settings)
+        self._local_hosts = local_hosts
         self.store = store or Store(settings, clock)
         self._clock = clock or SystemClock()
         self._fetcher = Fetcher(settings)
@@ -226,7 +237,9 @@ class Pipeline:
 
     def _fetch(self, items: list[_Item]) -> None:
         def fetch(item: _Item) -> None:
-            item.page = self._fetcher.fetch(item.claim.url)
+            turn = self._local_hosts.turn(item.claim.url) if self._local_hosts else nullcontext()
+            with turn:
+                item.page = self._fetcher.fetch(item.claim.url)
 
         if len(items) == 1:
             self._stage(items[0], "fetch", fetch)

@@ -96,6 +96,12 @@ class Settings:
     fetch_max_redirects: int = 5
     fetch_threads: int = 16
     """Pages of one batch that are fetched at the same time."""
+    host_fetches: int = 2
+    """Pages of one host that all workers together fetch at the same time; 0: as many as there are workers."""
+    host_interval_s: float = 0.5
+    """Time from one fetch's start to the next of the same host, over all workers, on average."""
+    host_unlimited: tuple[str, ...] = ()
+    """Hosts (or host:port) that may be asked without these two limits (comma-separated)."""
     user_agent: str = "fuze_bench/0.1 (bookmark pipeline)"
 
     url_max_chars: int = 8_000
@@ -193,6 +199,8 @@ _LOWEST: dict[str, float] = {
     "fetch_max_bytes": 1,
     "fetch_max_redirects": 0,
     "fetch_threads": 1,
+    "host_fetches": 0,
+    "host_interval_s": 0,
     "url_max_chars": 16,
     "title_max_chars": 1,
     "description_max_chars": 1,
@@ -216,7 +224,8 @@ def _read(variable: str, text: str, default: object) -> object:
         if isinstance(default, tuple):
             if text == _EMPTY:
                 return ()
-            return tuple(type(default[0])(part.strip()) for part in text.split(",") if part.strip())
+            kind = type(default[0]) if default else str
+            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
         if isinstance(default, int | float | Path):
             return Path(text) if isinstance(default, Path) else type(default)(text)
     except ValueError:

@@ -1,0 +1,149 @@
+"""At most so many fetches of one host at once and a small rate, over all workers; the others are not held up."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from conftest import StartWorker, wait_until
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.politeness import Hosts, LocalHosts
+from fuze_bench.pipeline.process import Pipeline
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+_SLOW = "http://slow.example/{}"
+
+
+@pytest.fixture
+def polite(settings: Settings) -> Settings:
+    return replace(settings, host_fetches=2, host_interval_s=0.0)
+
+
+def most_at_once(spans_ns: list[tuple[int, int]]) -> int:
+    moments = sorted([(start, 1) for start, _ in spans_ns] + [(end, -1) for _, end in spans_ns])
+    running, most = 0, 0
+    for _, change in moments:
+        running += change
+        most = max(most, running)
+    return most
+
+
+def test_500_of_a_slow_host_do_not_hold_up_50_others(
+    settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    settings = replace(settings, host_fetches=2, host_interval_s=0.5)
+    others = origin.url.replace("127.0.0.1", "localhost")
+    urls = [f"{origin.url}/slow/700/{n}" for n in range(500)] + [f"{others}/page/{n}" for n in range(50)]
+    unlimited = replace(settings, host_unlimited=(others.removeprefix("http://"),))
+    with BookmarkService(unlimited) as service:
+        service.save([service.check(user_id=1, url=url) for url in urls])
+
+        def done(host: str) -> int:
+            return sum(
+                row["done_ns"] is not None and host in row["url"]
+                for row in service.store.rows("url", "done_ns")
+            )
+
+        with start_worker(unlimited, "--count", "3"):
+            wait_until(lambda: done("localhost") == 50, timeout_s=90, what="the others to be done")
+            early = done("127.0.0.1")
+            wait_until(lambda: done("127.0.0.1") >= early + 6, what="the slow ones to go on")
+        rows = service.store.rows("url", "started_ns", "done_ns", "attempts")
+    slow = [row for row in rows if "127.0.0.1" in row["url"] and row["done_ns"]]
+    assert early < 100
+    spans = [(row["started_ns"], row["done_ns"]) for row in slow]
+    assert most_at_once(spans) <= 2
+    took_s = (max(start for start, _ in spans) - min(start for start, _ in spans)) / 1e9
+    assert len(spans) <= took_s / 0.5 + 3
+    assert {row["attempts"] for row in slow} == {1}
+
+
+def test_two_at_once(polite: Settings) -> None:
+    hosts = Hosts(polite)
+    assert [hosts.enter(_SLOW.format(n), n) for n in (1, 2)] == [0, 0]
+    assert hosts.enter(_SLOW.format(3), 3) > 0
+    assert hosts.enter("http://other.example/", 4) == 0
+    hosts.leave(_SLOW.format(1), 1)
+    wait_until(lambda: hosts.enter(_SLOW.format(3), 3) == 0, what="the third to have its turn")
+    assert hosts.enter(_SLOW.format(5), 5) > 0
+
+
+def test_a_rate_over_all_workers(settings: Settings) -> None:
+    """Each that comes too early is told a moment of its own, one interval apart, in its order."""
+    workers = [Hosts(replace(settings, host_fetches=100, host_interval_s=10.0)) for _ in range(3)]
+    waits_s = [workers[n % 3].enter(_SLOW.format(n), n) for n in range(6)]
+    assert waits_s[0] == 0
+    assert [round(wait_s) for wait_s in waits_s[1:]] == [10, 20, 30, 40, 50]
+    assert round(workers[0].enter(_SLOW.format(3), 3)) == 30, "a moment once reserved stays"
+
+
+def test_a_killed_worker_gives_its_place_back(polite: Settings) -> None:
+    hosts = Hosts(replace(polite, fetch_total_s=0.1))
+    hosts._longest_ms = 300  # the grace for what comes after the fetch is half a minute
+    assert [hosts.enter(_SLOW.format(n), n) for n in (1, 2)] == [0, 0]
+    wait_until(lambda: hosts.enter(_SLOW.format(3), 3) == 0, what="the place to be free")
+
+
+def test_nothing_stays_in_redis(polite: Settings) -> None:
+    hosts = Hosts(polite)
+    hosts.enter(_SLOW.format(1), 1)
+    with connect(polite.redis_url or "") as client:
+        keys = client.keys("fuze:host:*")
+        assert keys
+        assert all(client.ttl(key) > 0 for key in keys)
+
+
+def test_without_a_limit_and_without_redis_it_does_not_ask(
+    settings: Settings, polite: Settings, private_redis: PrivateRedis
+) -> None:
+    unlimited = Hosts(replace(polite, host_unlimited=("slow.example",)))
+    hosts = Hosts(polite)
+    private_redis.stop()
+    for each in (Hosts(settings), unlimited, hosts):
+        assert [each.enter(_SLOW.format(n), n) for n in range(3)] == [0, 0, 0]
+        each.leave(_SLOW.format(0), 0)
+
+
+def test_threads_wait_for_their_turn() -> None:
+    hosts = LocalHosts(Settings(host_fetches=2, host_interval_s=0.0))
+    running, most, lock = 0, 0, threading.Lock()
+    inside = threading.Barrier(2)
+
+    def visit(n: int) -> None:
+        nonlocal running, most
+        with hosts.turn(_SLOW.format(n)):
+            with lock:
+                running += 1
+                most = max(most, running)
+            inside.wait(timeout=20)  # two get in, and no third
+            with lock:
+                running -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(visit, range(8)))
+    assert most == 2
+
+
+def test_the_fallback_is_polite_too(settings: Settings, origin: Origin) -> None:
+    offline = replace(settings, redis_url=None, host_fetches=2, host_interval_s=0.0)
+    with BookmarkService(offline) as service:
+        new = [service.check(user_id=1, url=f"{origin.url}/slow/200/{n}") for n in range(8)]
+        service.save(new)
+        wait_until(lambda: service.store.counts()["processed"] == 8, what="all to be done")
+        rows = service.store.rows("durations_ms")
+    # Eight pages of 200 ms, two at once: the last of a batch of eight waits for the ones before it.
+    assert max(row["durations_ms"]["fetch"] for row in rows) > 350
+
+
+def test_a_pipeline_in_a_worker_waits_for_nobody(polite: Settings, origin: Origin) -> None:
+    pipeline = Pipeline(replace(polite, host_interval_s=30.0))
+    with BookmarkService(polite) as service:
+        saved = service.save([service.check(user_id=1, url=f"{origin.url}/page/{n}") for n in range(2)])
+    pipeline.process([each.bookmark.id for each in saved])
+    assert pipeline.store.counts()["processed"] == 2
+    pipeline.close()
