@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 import fuze_bench
-from fuze_bench.commands.jobs import cancel, recover, retry, status
+from fuze_bench.commands.jobs import cancel, drain, pause, recover, resume, retry, status
 from fuze_bench.commands.saving import save
 from fuze_bench.commands.serving import api, up
 from fuze_bench.lab.report_command import report
@@ -23,7 +23,7 @@ def app() -> None:
     """Run a bookmark pipeline on RQ, put it under load, and find out which workers to run."""
 
 
-for _command in (up, api, worker, save, status, recover, retry, cancel, report):
+for _command in (up, api, worker, save, status, recover, retry, cancel, pause, resume, drain, report):
     app.add_command(_command)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.error
@@ -19,10 +18,10 @@ import redis
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rq import Queue, Worker
-from rq.serializers import JSONSerializer
+from rq import Queue
 
 from fuze_bench.errors import ServiceError
+from fuze_bench.pipeline.control import living_workers
 from fuze_bench.pipeline.redis_server import connect, redis_for, running_private_url
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
@@ -66,13 +65,12 @@ class System:
     def snapshot(self) -> Snapshot:
         """The present state. Raises ServiceError if one of the processes has ended."""
         for child in self._children:
-            if not child.is_alive():
+            # Workers that were told to drain end well; everything else stays up.
+            if not child.is_alive() and not (child.name == "worker" and child.returncode() == 0):
                 raise ServiceError(f"{child.name} ended with code {child.returncode()}:\n{child.log_tail()}")
         try:
             waiting = {name: Queue(name, connection=self._redis).count for name in QUEUES}
-            known = Worker.all(connection=self._redis, serializer=JSONSerializer)
-            # Redis knows a worker that was killed for some time yet.
-            workers = sum(each.hostname != socket.gethostname() or _is_alive(each.pid) for each in known)
+            workers = len(living_workers(self._redis))
         except redis.RedisError:
             return Snapshot(self._store.counts(), None, 0)
         return Snapshot(self._store.counts(), waiting, workers)
@@ -157,16 +155,6 @@ def _screen(snapshot: Snapshot, workers: int) -> Table:
     table.add_row("waiting", "Redis is away" if snapshot.waiting is None else _pairs(snapshot.waiting))
     table.add_row("bookmarks", _pairs(snapshot.bookmarks))
     return table
-
-
-def _is_alive(pid: int | None) -> bool:
-    try:
-        os.kill(pid or 0, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's, and there
-    return pid is not None
 
 
 def _pairs(numbers: dict[str, int]) -> str:

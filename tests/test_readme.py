@@ -94,7 +94,8 @@ def test_every_command_is_run_by_a_test_here() -> None:
     known = (
         "make report", "make test", "make up", "curl ", ".venv/bin/fuze-bench status", ".venv/bin/fuze-bench save",
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
-        ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel", ".venv/bin/papermill ", ".venv/bin/locust ",
+        ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
+        ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
     )  # fmt: skip
     for command in COMMANDS:
         assert any(command.startswith(each) for each in known), f"no test here runs: {command}"
@@ -213,9 +214,15 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         wait_until(lambda: run.run(save, tmp_path).returncode == 0, what="the API")
         status = the(".venv/bin/fuze-bench status") + " --json"
         wait_until(lambda: '"processed"' in run.run(status, tmp_path).stdout, what="the page to be processed")
-        for child in (rq, worker, api):
-            child.signal(signal.SIGTERM)
-            assert child.wait(30) == 0
+        for command, says in (
+            ("pause", "low is paused"),
+            ("resume", "low goes on"),
+            ("recover", "0 bookmarks of dead workers"),
+            ("drain", "3 workers have ended"),
+        ):
+            assert says in run.run(the(f".venv/bin/fuze-bench {command}"), tmp_path).stdout
+        api.signal(signal.SIGTERM)
+        assert [child.wait(30) for child in (rq, worker, api)] == [0, 0, 0]
     finally:
         for child in children:
             child.stop()

@@ -6,14 +6,19 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fuze_bench.errors import InputError
+from fuze_bench.errors import InputError, QueueUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import Reason, parse_job_id
-from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.settings import QUEUES, Settings
+
+if TYPE_CHECKING:
+    import redis
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -141,6 +146,62 @@ def cancel(bookmarks: tuple[int, ...]) -> None:
             click.echo(f"bookmark {number} {'cancelled' if number in cancelled else state}")
     if len(cancelled) < len(set(bookmarks)):
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("queue", type=click.Choice(QUEUES))
+def pause(queue: str) -> None:
+    """Let no worker take jobs from QUEUE any more; what runs is finished, saves are taken."""
+    from fuze_bench.pipeline import control
+
+    with _running_redis() as client:
+        if not control.pause(client, queue):
+            click.echo(f"{queue} was paused already")
+            return
+        if control.living_workers(client):
+            time.sleep(control.PAUSE_TAKES_S)
+    click.echo(f"{queue} is paused; `fuze-bench resume {queue}` lets it go on")
+
+
+@click.command()
+@click.argument("queue", type=click.Choice(QUEUES))
+def resume(queue: str) -> None:
+    """Let the workers take jobs from QUEUE again."""
+    from fuze_bench.pipeline import control
+
+    with _running_redis() as client:
+        click.echo(f"{queue} goes on" if control.resume(client, queue) else f"{queue} was not paused")
+
+
+@click.command()
+def drain() -> None:
+    """Have every worker finish what it has in hand and end; Ctrl-C only stops waiting for them."""
+    from rich.progress import Progress
+
+    from fuze_bench.pipeline import control
+
+    with _running_redis() as client, Progress(disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task("draining", total=None)
+        count = control.drain(client, lambda ended, all_: progress.update(task, completed=ended, total=all_))
+    click.echo(
+        f"{count} workers have ended; what waits stays in the queues" if count else "no worker was running"
+    )
+
+
+@contextmanager
+def _running_redis() -> Iterator[redis.Redis]:
+    """A client for the Redis that is there. Raises QueueUnavailableError."""
+    import redis
+
+    from fuze_bench.pipeline.redis_server import connect, require_running_redis
+
+    settings = require_running_redis(Settings.from_mapping(os.environ))
+    assert settings.redis_url is not None
+    try:
+        with connect(settings.redis_url, connect_timeout_s=5, timeout_s=10) as client:
+            yield client
+    except redis.RedisError as error:
+        raise QueueUnavailableError(f"Redis does not answer ({one_line(error)}): check REDIS_URL") from None
 
 
 def _shown(name: str, value: object) -> str:

@@ -78,7 +78,10 @@ def _save_group(service: BookmarkService, group: list[str], queue: str, title: s
         except InputError as error:
             refused += 1
             click.echo(f"refused    {url[:200]}: {error}", err=True)
-    for result in service.save(accepted):
+    results = service.save(accepted)
+    for warning in {result.warning: None for result in results if result.warning}:
+        click.echo(f"warning    {warning}", err=True)
+    for result in results:
         word = "duplicate" if result.was_duplicate else "saved"
         click.echo(
             f"{word:<10} {result.job.id} ({result.job.mode}, {result.bookmark.status}) {result.bookmark.url}"

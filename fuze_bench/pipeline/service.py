@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fuze_bench.errors import InputError
-from fuze_bench.pipeline.bookmarks import Bookmark, NewBookmark
+from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Saved, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.settings import Settings
@@ -27,6 +27,8 @@ class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
     bookmark: Bookmark
     was_duplicate: bool
     job: JobHandle
+    warning: str | None = None
+    """Why nobody will process it as things are, and what to do."""
 
 
 class BookmarkService:
@@ -77,13 +79,18 @@ class BookmarkService:
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
         return [
-            SaveResult(
-                bookmark=each.bookmark,
-                was_duplicate=each.was_duplicate,
-                job=by_job.get(each.bookmark.job_id) or self.present_job(each.bookmark),
-            )
+            self._result(each, by_job.get(each.bookmark.job_id) or self.present_job(each.bookmark))
             for each in saved
         ]
+
+    def _result(self, saved: Saved, job: JobHandle) -> SaveResult:
+        waits = job.mode is Mode.RQ and saved.bookmark.status is Status.PENDING
+        return SaveResult(
+            bookmark=saved.bookmark,
+            was_duplicate=saved.was_duplicate,
+            job=job,
+            warning=self.queue.warning(job.queue) if waits else None,
+        )
 
     def reprocess(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
         """Have those of the bookmarks that were done or had failed processed again, on the `low` queue."""

@@ -21,6 +21,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench.errors import InputError, QueueUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, Status, parse_job_id
 from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.listeners import Listeners
 from fuze_bench.pipeline.redis_server import connect, running_private_url, with_running_redis
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
@@ -77,6 +78,7 @@ class TaskQueue:
         self._lock = threading.Lock()
         self._retry_at_s = 0.0
         self._is_away = False
+        self._listeners = Listeners()
         self._redis = self._connect(settings.redis_url)
 
     def dispatch(self, bookmarks: Sequence[Bookmark], *, again: bool = False) -> list[JobHandle]:
@@ -157,6 +159,19 @@ class TaskQueue:
             raise self._went_away(error) from error
         self._came_back()
         return bool(first)
+
+    def warning(self, queue: str) -> str | None:
+        """Why nothing happens to what waits on the queue, and what to do; None if a worker listens to it.
+
+        Looked up at most once a second; while Redis is away there is nothing to say of workers.
+        """
+        try:
+            return self._listeners.warning(queue, self._client)
+        except QueueUnavailableError:
+            return None
+        except redis.RedisError as error:
+            self._went_away(error)
+            return None
 
     def mode_of(self, bookmark: Bookmark) -> Mode:
         """Who has the bookmark's present job in hand, as far as can be seen from here."""

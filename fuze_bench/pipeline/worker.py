@@ -21,10 +21,11 @@ import redis
 from rq import Queue
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
-from rq.worker import SimpleWorker, SpawnWorker, Worker
+from rq.worker import SimpleWorker, SpawnWorker, Worker, WorkerStatus
 
 from fuze_bench.errors import QueueUnavailableError, SettingsError, one_line
 from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError
+from fuze_bench.pipeline.control import note_start, paused_queues
 from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import connect
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 #: A worker that idles wakes up this often to say that it lives and to look after the registries.
 _MAINTENANCE_INTERVAL_S = 30
 _IDLE_STEP_S = 2
+_PAUSE_CHECK_S = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FILL_IN_JOB = "fill-in-embeddings"
 _FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
@@ -51,23 +53,37 @@ class _PipelineWorker:
     is not there, and a scheduler behind.
     """
 
+    recovery: Recovery
+    _paused: frozenset[str] = frozenset()
+    _pause_checked_s = 0.0
+    # RQ's:
+    connection: redis.Redis
+    queues: list[Queue]
+    _ordered_queues: list[Queue]
+    _stop_requested: bool
+    set_state: Any
+    heartbeat: Any
+
     def handle_exception(self, job: Any, *exc_info: Any) -> None:
         if isinstance(exc_info[1], ProcessingError):
             logger.info("job %s failed: %s", job.id, exc_info[1])
         else:
             super().handle_exception(job, *exc_info)  # type: ignore[misc]
 
-    recovery: Recovery
-
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
         """As RQ's, but an idle worker comes up for air every few seconds, and looks for what fell out of the queue."""
         idle_s = 0
         while True:
+            self._leave_out_paused()
             if self._stop_requested:
                 raise StopRequested
             self.recovery.when_due()
             step_s = _IDLE_STEP_S if max_idle_time is None else min(_IDLE_STEP_S, max_idle_time - idle_s)
-            result = super().dequeue_job_and_maintain_ttl(timeout, step_s)  # type: ignore[misc]
+            if self._ordered_queues:
+                result = super().dequeue_job_and_maintain_ttl(timeout, step_s)  # type: ignore[misc]
+            else:
+                result = None
+                self._sit_out(step_s)
             idle_s += step_s
             if (
                 result is not None
@@ -75,6 +91,28 @@ class _PipelineWorker:
                 or (max_idle_time is not None and idle_s >= max_idle_time)
             ):
                 return result
+
+    def _leave_out_paused(self) -> None:
+        """Listen to the queues that are not paused; while Redis is away, to those of before."""
+        now_s = time.monotonic()
+        if now_s - self._pause_checked_s < _PAUSE_CHECK_S:
+            return
+        self._pause_checked_s = now_s
+        try:
+            paused = paused_queues(self.connection)
+        except redis.RedisError as error:
+            logger.info("worker: it is not known which queues are paused: %s", one_line(error))
+            return
+        if paused != self._paused:
+            self._paused = paused
+            self._ordered_queues = [queue for queue in self.queues if queue.name not in paused]
+            logger.info("worker: paused queues: %s", ", ".join(sorted(paused)) or "none")
+
+    def _sit_out(self, step_s: float) -> None:
+        """Every queue is paused: stay known as alive, and wait."""
+        self.set_state(WorkerStatus.IDLE)
+        self.heartbeat()
+        time.sleep(step_s)
 
     def _shutdown(self) -> None:
         # RQ stops an idle worker by an exception from its signal handler. If the signal arrives while a finaliser
@@ -205,6 +243,7 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
     )
     worker.log_result_lifespan = False
     worker.recovery = Recovery(settings, store, TaskQueue(settings))
+    note_start(connection)
     _ask_for_missing_embeddings(connection, kind)
     try:
         worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
@@ -264,8 +303,8 @@ class _Supervisor:
         name = self._names.pop(pid, None)
         if name is None:
             return
-        if code == 0 and (self._burst or self._stopping):
-            return
+        if code == 0:
+            return  # told to stop, or with nothing left to do
         if self._stopping:
             self._exit_code = 1
             return

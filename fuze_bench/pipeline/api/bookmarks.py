@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -51,6 +52,7 @@ def _quick_saved(result: SaveResult) -> messages.QuickSaved:
         processing="background",
         was_duplicate=result.was_duplicate,
         job=messages.JobRef(result.job.id, result.job.queue, result.job.mode),
+        warning=result.warning or msgspec.UNSET,
     )
 
 

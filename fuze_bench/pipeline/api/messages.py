@@ -75,13 +75,14 @@ class JobRef(msgspec.Struct, frozen=True):
 
 
 class QuickSaved(msgspec.Struct, frozen=True, rename="camel"):
-    """The answer to a save; the page itself is fetched later."""
+    """The answer to a save; the page itself is fetched later. `warning`: why nobody will do that as things are."""
 
     message: str
     bookmark: Bookmark
     processing: Literal["background"]
     was_duplicate: bool
     job: JobRef
+    warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class BookmarkPage(msgspec.Struct, frozen=True):

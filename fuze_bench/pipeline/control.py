@@ -1,0 +1,83 @@
+"""Which workers live, and what operators tell them through Redis: pause a queue, resume it, drain."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from rq import Worker
+from rq.command import send_shutdown_command
+from rq.serializers import JSONSerializer
+from rq.utils import as_text
+
+_PAUSED = "fuze:paused"
+_DRAINED = "fuze:drained"
+_POLL_S = 0.2
+
+#: Within this time every worker knows of a pause: one that idles wakes up this often.
+PAUSE_TAKES_S = 2.5
+
+
+def pause(client: redis.Redis, queue: str) -> bool:
+    """Let no worker of ours take a job from the queue; False if it was paused before. A stock `rq worker` goes on."""
+    return bool(client.sadd(_PAUSED, queue))
+
+
+def resume(client: redis.Redis, queue: str) -> bool:
+    """Let the workers take jobs from the queue again; False if it was not paused."""
+    return bool(client.srem(_PAUSED, queue))
+
+
+def paused_queues(client: redis.Redis) -> frozenset[str]:
+    """Names of the queues that are paused."""
+    return frozenset(as_text(name) for name in client.smembers(_PAUSED))
+
+
+def living_workers(client: redis.Redis) -> list[Any]:
+    """The RQ workers that Redis knows, without those of this host that were killed: it knows them for a while yet."""
+    known = Worker.all(connection=client, serializer=JSONSerializer)
+    return [worker for worker in known if worker.hostname != socket.gethostname() or _is_alive(worker.pid)]
+
+
+def drain(client: redis.Redis, on_progress: Callable[[int, int], None]) -> int:
+    """Have every worker finish what it has in hand, take nothing new, and end with exit code 0; how many there were.
+
+    `on_progress` is told (ended, all) now and again. Interrupted, it leaves the workers ending. Those of other hosts
+    that were killed count until Redis forgets them.
+    """
+    workers = living_workers(client)
+    for worker in workers:
+        # A second request would be taken as one to stop at once, and cut the job in hand short.
+        if worker.shutdown_requested_date is None:
+            send_shutdown_command(client, worker.name)
+    client.set(_DRAINED, str(time.time()))
+    names = {worker.name for worker in workers}
+    while left := names & {worker.name for worker in living_workers(client)}:
+        on_progress(len(names) - len(left), len(names))
+        time.sleep(_POLL_S)
+    return len(names)
+
+
+def drained_at(client: redis.Redis) -> float | None:
+    """When (seconds since 1970 UTC) the workers were told to drain; None if one has been started since."""
+    found = client.get(_DRAINED)
+    return None if found is None else float(found)
+
+
+def note_start(client: redis.Redis) -> None:
+    """A worker starts: the workers are no longer drained."""
+    client.delete(_DRAINED)
+
+
+def _is_alive(pid: int | None) -> bool:
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's, and there
+    return pid is not None
