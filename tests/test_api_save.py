@@ -38,7 +38,7 @@ def test_a_save_is_committed_and_queued_before_any_fetch(
         "job": {"id": f"bookmark-{bookmark['id']}-1", "queue": "default", "mode": "rq"},
         "warning": "no worker listens to the queue 'default': start one with `fuze-bench worker`",
     }
-    assert list(answer.json) == ["message", "bookmark", "processing", "wasDuplicate", "job"]
+    assert list(answer.json) == ["message", "bookmark", "processing", "wasDuplicate", "job", "warning"]
     expected = {"url": url, "canonicalUrl": f"{origin.url}/page/1", "status": "pending", "title": "My title"}
     assert {name: bookmark[name] for name in expected} == expected
     assert isinstance(bookmark["id"], int)
