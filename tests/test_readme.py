@@ -95,7 +95,7 @@ def test_every_command_is_run_by_a_test_here() -> None:
         "make report", "make test", "make up", "curl ", ".venv/bin/fuze-bench status", ".venv/bin/fuze-bench save",
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
         ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
-        ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
+        ".venv/bin/fuze-bench doctor", ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
     )  # fmt: skip
     for command in COMMANDS:
         assert any(command.startswith(each) for each in known), f"no test here runs: {command}"
@@ -215,6 +215,7 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         status = the(".venv/bin/fuze-bench status") + " --json"
         wait_until(lambda: '"processed"' in run.run(status, tmp_path).stdout, what="the page to be processed")
         for command, says in (
+            ("doctor", "ok    workers"),
             ("pause", "low is paused"),
             ("resume", "low goes on"),
             ("recover", "0 bookmarks of dead workers"),

@@ -122,6 +122,21 @@ def load_embedder(settings: Settings) -> Embedder:
         return NoEmbedder(EmbeddingState.UNAVAILABLE, problem[:500])
 
 
+def locate_model(settings: Settings) -> str:
+    """Where the model comes from, told without loading it. Raises EmbeddingUnavailableError if it is not there."""
+    if settings.embedding_model == NO_MODEL:
+        return "embedding is switched off"
+    for package in ("torch", "sentence_transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise EmbeddingUnavailableError(f"the package {package} is not installed: pip install it")
+    source, name = _locate(settings.embedding_model)
+    if not Path(source).is_dir():
+        return f"{name}, to be loaded from a hub or its cache"
+    if settings.embedding_model == BUNDLED_MODEL:
+        return f"{name}, its weights are whole"
+    return f"{name}, a folder"
+
+
 def _locate(model: str) -> tuple[str, str]:
     if model != BUNDLED_MODEL:
         looks_like_path = model.startswith((".", "/", "~")) or os.sep in model.strip(os.sep).replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -32,6 +32,15 @@ _t = bookmarks.c
 
 #: What a new generation knows nothing of.
 _FORGOTTEN = ("reason", "error", "retry_at", "death_note", "started_at", "started_ns", "done_at", "done_ns")
+
+
+class Unfinished(NamedTuple):
+    """A bookmark that waits or is at work; `queued_at` is seconds since 1970 UTC."""
+
+    id: int
+    generation: int
+    queued_at: float
+    is_pending: bool
 
 
 class Store(Claims):
@@ -173,6 +182,42 @@ class Store(Claims):
             query = query.where(_t.reason == reason)
         with self._db.read() as connection:
             return list(connection.execute(query).scalars())
+
+    def failed_by_reason(self) -> dict[str, int]:
+        """Number of failed bookmarks for each reason, most frequent first."""
+        number = sa.func.count().label("number")
+        query = (
+            sa.select(_t.reason, number)
+            .where(_t.status == Status.FAILED)
+            .group_by(_t.reason)
+            .order_by(number.desc())
+        )
+        with self._db.read() as connection:
+            return {row.reason: row.number for row in connection.execute(query)}
+
+    def expired_leases(self) -> int:
+        """How many bookmarks are held by a worker that has stopped renewing its lease."""
+        query = sa.select(sa.func.count()).where(
+            _t.status == Status.PROCESSING, _t.lease_until < self._clock.wall_s()
+        )
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def unfinished(self) -> list[Unfinished]:
+        """Every bookmark that waits or is at work."""
+        query = sa.select(_t.id, _t.generation, _t.queued_at, _t.status).where(
+            _t.status.in_((Status.PENDING, Status.PROCESSING))
+        )
+        with self._db.read() as connection:
+            return [
+                Unfinished(row.id, row.generation, row.queued_at, row.status == Status.PENDING)
+                for row in connection.execute(query)
+            ]
+
+    @property
+    def kind(self) -> str:
+        """The database's product name."""
+        return "PostgreSQL" if self._db.is_postgresql else "SQLite"
 
     def overdue(self, age_s: float, after_id: int, limit: int) -> list[Bookmark]:
         """Bookmarks that wait for longer than `age_s` beyond the time they were due, in order of their ids.

@@ -1,0 +1,30 @@
+"""`fuze-bench doctor`: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from fuze_bench.pipeline.settings import Settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with the figures.")
+def doctor(as_json: bool) -> None:
+    """Look at Redis, workers, queues, database, bookmarks and model; exit code 1 if anything is wrong."""
+    import msgspec
+
+    from fuze_bench.pipeline.diagnosis import diagnose
+    from fuze_bench.pipeline.redis_server import with_running_redis
+
+    findings = diagnose(with_running_redis(Settings.from_mapping(os.environ)))
+    is_well = all(finding.ok for finding in findings)
+    if as_json:
+        click.echo(msgspec.json.encode({"ok": is_well, "findings": findings}).decode())
+    else:
+        for finding in findings:
+            remedy = f" → {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.name:<18} {finding.detail}{remedy}")
+    if not is_well:
+        raise click.exceptions.Exit(1)
