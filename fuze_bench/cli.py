@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 import fuze_bench
+from fuze_bench.commands.dashboard import dashboard
 from fuze_bench.commands.doctor import doctor
 from fuze_bench.commands.jobs import cancel, drain, pause, recover, resume, retry, status
 from fuze_bench.commands.saving import save
@@ -24,7 +25,22 @@ def app() -> None:
     """Run a bookmark pipeline on RQ, put it under load, and find out which workers to run."""
 
 
-for _command in (up, api, worker, save, status, recover, retry, cancel, pause, resume, drain, doctor, report):
+for _command in (
+    up,
+    api,
+    worker,
+    save,
+    status,
+    recover,
+    retry,
+    cancel,
+    pause,
+    resume,
+    drain,
+    doctor,
+    dashboard,
+    report,
+):
     app.add_command(_command)
 
 

@@ -15,7 +15,7 @@ import fuze_bench
 ROOT = Path(fuze_bench.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 GROUND = {"fuze_bench", "fuze_bench.errors", "fuze_bench.timing", "fuze_bench.processes"}
-FACES = ("fuze_bench.cli", "fuze_bench.commands", "fuze_bench.up")
+FACES = ("fuze_bench.cli", "fuze_bench.commands", "fuze_bench.dashboard", "fuze_bench.up")
 #: What reads run folders only, so that every report can be made again later, elsewhere.
 FOLDER_READERS = {"checks", "stats", "queueing", "plots", "report", "results"}
 MEASURERS = ("fuze_bench.lab.services", "fuze_bench.lab.trial", "fuze_bench.lab.run", "fuze_bench.pipeline")
