@@ -188,7 +188,7 @@ def test_another_content_type(api: Client, content_type: str | None) -> None:
     [
         *[(method, QUICK_SAVE, "POST") for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")],
         ("POST", "/api/bookmarks", "GET"),
-        ("DELETE", "/api/bookmarks/1", "GET"),
+        ("PUT", "/api/bookmarks/1", "GET"),
         ("POST", "/api/jobs/bookmark-1-1", "GET"),
         ("POST", "/healthz", "GET"),
         ("POST", "/", "GET"),

@@ -154,7 +154,8 @@ def test_the_description_covers_every_route(lasting_api: Client) -> None:
     document = answer.json
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/api/bookmarks/quick-save", "/api/bookmarks", "/api/bookmarks/{id}", "/api/jobs/{id}", "/healthz", "/readyz",
+        "/api/bookmarks/quick-save", "/api/bookmarks", "/api/bookmarks/{id}", "/api/bookmarks/{id}/reprocess",
+        "/api/jobs/{id}", "/healthz", "/readyz",
     }  # fmt: skip
     sent = document["components"]["schemas"]["QuickSave"]
     assert sent["required"] == ["url"]
