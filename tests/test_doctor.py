@@ -92,7 +92,7 @@ def test_a_lost_queue_entry_is_named_before_it_is_taken_up(
 def test_jobs_of_rows_that_are_gone(service: BookmarkService, settings: Settings) -> None:
     [bookmark_id] = save(service, "https://example.org/1")
     service.store.delete(bookmark_id, user_id=1)
-    assert doctor(settings)[1]["jobs without a row"]["data"] == {"jobs": 1}
+    assert doctor(settings)[1]["jobs without a row"]["data"] == {"number": 1}
     assert "jobs without a row" in wrong(settings)
 
 

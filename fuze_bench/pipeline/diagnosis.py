@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from typing import Any
 
 import msgspec
@@ -14,7 +13,6 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
-from rq.utils import as_text
 
 from fuze_bench.errors import EmbeddingUnavailableError, FuzeError, one_line
 from fuze_bench.pipeline import embed
@@ -23,6 +21,7 @@ from fuze_bench.pipeline.control import drained_at, living_workers, paused_queue
 from fuze_bench.pipeline.redis_server import OLDEST_VERSION, connect
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.task_queue import waiting_job_ids
 
 #: Between the commit of a save and its job lie milliseconds: younger rows without a job are no finding.
 _ON_ITS_WAY_S = 2.0
@@ -50,7 +49,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         try:
             found += _workers(client)
             found += _queues(client)
-            live = _live_job_ids(client)
+            live = waiting_job_ids(client)
         except redis.RedisError as error:
             found.append(_redis_fails(error))
     try:
@@ -164,17 +163,6 @@ def _oldest_sent_s(queue: Queue) -> float | None:
     return None
 
 
-def _live_job_ids(client: redis.Redis) -> frozenset[str]:
-    """Ids of the jobs that wait in a queue or are scheduled, read without changing anything."""
-    found: set[str] = set()
-    for name in QUEUES:
-        queue = Queue(name, connection=client, serializer=JSONSerializer)
-        found.update(queue.get_job_ids())
-        scheduled: Any = client.zrange(queue.scheduled_job_registry.key, 0, -1)
-        found.update(as_text(member) for member in scheduled)
-    return frozenset(found)
-
-
 def _bookmarks(settings: Settings, store: Store, live: frozenset[str] | None) -> list[Finding]:
     counts, failed = store.counts(), store.failed_by_reason()
     reasons = ", ".join(f"{reason} {number}" for reason, number in failed.items())
@@ -192,16 +180,8 @@ def _bookmarks(settings: Settings, store: Store, live: frozenset[str] | None) ->
             data={"by_reason": failed},
         ),
     ]
-    stuck = store.expired_leases()
-    findings.append(
-        Finding(
-            name="stuck",
-            ok=not stuck,
-            detail=f"{stuck} are held by a worker that is dead" if stuck else "none",
-            remedy="a worker takes them up by itself; at once: `fuze-bench recover`" if stuck else None,
-            data={"bookmarks": stuck},
-        )
-    )
+    by_itself = "a worker takes them up by itself; at once: `fuze-bench recover`"
+    findings.append(_none_of("stuck", store.expired_leases(), "are held by a worker that is dead", by_itself))
     if live is not None:
         findings += _rows_and_jobs(settings, store, live)
     return findings
@@ -214,28 +194,22 @@ def _rows_and_jobs(settings: Settings, store: Store, live: frozenset[str]) -> li
         row.queued_at < young_s and row.is_pending and job_id(row.id, row.generation) not in live
         for row in rows
     )
-    keys = Counter(parse_job_id(name) for name in live)
-    del keys[None]
     known = {(row.id, row.generation) for row in rows}
-    without_row = sum(key not in known for key in keys)
+    keys = {parse_job_id(name) for name in live} - {None}  # None: jobs of others
+    without_row = len(keys - known)
+    later = f"taken up after {settings.recover_after_s:g} s; at once: `fuze-bench recover`"
+    in_vain = "they end by themselves when a worker gets to them"
     return [
-        Finding(
-            name="rows without a job",
-            ok=not without_job,
-            detail=f"{without_job} wait in the database and in no queue" if without_job else "none",
-            remedy=f"taken up after {settings.recover_after_s:g} s; at once: `fuze-bench recover`"
-            if without_job
-            else None,
-            data={"bookmarks": without_job},
-        ),
-        Finding(
-            name="jobs without a row",
-            ok=not without_row,
-            detail=f"{without_row} wait for bookmarks that are done or gone" if without_row else "none",
-            remedy="they end by themselves when a worker gets to them" if without_row else None,
-            data={"jobs": without_row},
-        ),
+        _none_of("rows without a job", without_job, "wait in the database and in no queue", later),
+        _none_of("jobs without a row", without_row, "wait for bookmarks that are done or gone", in_vain),
     ]
+
+
+def _none_of(name: str, number: int, what: str, remedy: str) -> Finding:
+    """A finding about what there should be none of."""
+    if not number:
+        return Finding(name=name, ok=True, detail="none", data={"number": 0})
+    return Finding(name=name, ok=False, detail=f"{number} {what}", remedy=remedy, data={"number": number})
 
 
 def _model(settings: Settings) -> Finding:

@@ -17,6 +17,7 @@ from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import as_text
 
 from fuze_bench.errors import InputError, QueueUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, Status, parse_job_id
@@ -134,16 +135,12 @@ class TaskQueue:
         Raises QueueUnavailableError. Bookmarks that a thread here holds count, too.
         """
         client = self._client()
-        found: set[str] = set()
         try:
-            for name in QUEUES:
-                queue = self._queue(name, client)
-                found.update(queue.get_job_ids())
-                found.update(queue.scheduled_job_registry.get_job_ids())
+            found = waiting_job_ids(client)
         except redis.RedisError as error:
             raise self._went_away(error) from error
         self._came_back()
-        return frozenset(found)
+        return found
 
     @property
     def has_threads(self) -> bool:
@@ -269,6 +266,17 @@ class TaskQueue:
             return None
         except redis.RedisError as error:
             raise self._went_away(error) from error
+
+
+def waiting_job_ids(client: redis.Redis) -> frozenset[str]:
+    """Ids of all jobs in a queue's list, or scheduled, read without changing anything. Raises redis.RedisError."""
+    found: set[str] = set()
+    for name in QUEUES:
+        queue = Queue(name, connection=client, serializer=JSONSerializer)
+        found.update(queue.get_job_ids())
+        scheduled: Any = client.zrange(queue.scheduled_job_registry.key, 0, -1)
+        found.update(as_text(member) for member in scheduled)
+    return frozenset(found)
 
 
 def check_queue(name: str) -> str:
