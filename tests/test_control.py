@@ -18,6 +18,7 @@ from fuze_bench.cli import app
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline import control
 from fuze_bench.pipeline.bookmarks import Status
+from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
@@ -165,6 +166,17 @@ def test_without_redis_there_is_nothing_to_warn_of(settings: Settings, private_r
     with running_api(settings) as url:
         answer = Client(url).save("http://127.0.0.1:1/nothing")
         assert (answer.json["job"]["mode"], "warning" in answer.json) == ("thread", False)
+
+
+def test_what_is_done_needs_no_worker(service: BookmarkService, settings: Settings, origin: Origin) -> None:
+    new = [service.check(user_id=1, url=f"{origin.url}/page/1")]
+    [first] = service.save(new)
+    assert first.warning is not None
+    pipeline = Pipeline(settings)
+    pipeline.process([first.bookmark.id])
+    pipeline.close()
+    [again] = service.save(new)
+    assert (again.was_duplicate, again.warning) == (True, None)
 
 
 def test_looked_up_at_most_once_a_second(service: BookmarkService, client: redis.Redis) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 
 from fuze_bench.errors import StoreError
 from fuze_bench.pipeline.bookmarks import (
@@ -340,3 +341,15 @@ def test_sqlite_commits_reach_the_disk(data_dir: object, tmp_path: object) -> No
     with Store(Settings(data_dir=data_dir)) as store, store._db.read() as connection:  # type: ignore[arg-type]
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_a_database_of_an_earlier_version_gets_the_columns_that_it_lacks(any_database: Settings) -> None:
+    with Store(any_database) as store:
+        store.save([new("https://example.org/old")])
+    engine = sa.create_engine(any_database.sqlalchemy_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE fuze_bookmarks DROP COLUMN note"))
+    engine.dispose()
+    with Store(any_database) as store:
+        assert [row["url"] for row in store.rows("url", "note")] == ["https://example.org/old"]
+        assert store.get(1) is not None
