@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,16 @@ def test_environment_yml_has_the_same_versions() -> None:
 def test_this_environment_is_the_pinned_one() -> None:
     for name in ("rq", "redis", "trafilatura", "sentence-transformers", "pandas", "papermill", "locust"):
         assert version(name) == pins()[name]
+
+
+def test_every_pin_can_be_had_on_the_oldest_python_that_is_promised() -> None:
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for name in pins():
+        try:
+            needs = metadata(name).get("Requires-Python") or ""
+        except PackageNotFoundError:
+            continue  # for another platform
+        assert SpecifierSet(needs).contains(oldest), f"{name} needs Python {needs}"
 
 
 def test_no_index_is_named() -> None:
