@@ -109,7 +109,7 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(
 def test_a_second_drain_cuts_nothing_short(
     service: BookmarkService, settings: Settings, origin: Origin, tmp_path: Path, start_worker: StartWorker
 ) -> None:
-    bookmark_id = save(service, f"{origin.url}/slow/3000/1")
+    bookmark_id = save(service, f"{origin.url}/slow/8000/1")
     argv = [sys.executable, "-m", "fuze_bench.cli", "drain"]
     environment = settings.environment(os.environ)
     with start_worker(settings) as worker:
