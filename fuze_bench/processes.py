@@ -26,6 +26,12 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
+def _begin() -> None:
+    die_with_parent()
+    # A shell's background jobs ignore SIGINT, and so would what they start: nobody could interrupt it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
     """`port` if it can be listened on now, or any free one for 0. Raises SettingsError if it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -84,7 +90,7 @@ class Child:
                     stderr=subprocess.STDOUT,
                     env=None if environment is None else dict(environment),
                     start_new_session=True,
-                    preexec_fn=die_with_parent,
+                    preexec_fn=_begin,
                 )
             except OSError as error:
                 raise ServiceError(f"{name} cannot be started ({error}): is {argv[0]} installed?") from None
