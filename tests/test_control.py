@@ -94,7 +94,7 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(
     with start_worker(settings, "--count", "2", "--kind", kind, wait=False) as workers:
         wait_until(lambda: origin.total_hits() == 2, timeout_s=60, what="both to be at work")
         waiting = save(service, f"{origin.url}/page/1")
-        assert run(settings, "drain") == (0, "2 workers have ended; what waits stays in the queues\n")
+        assert run(settings, "drain") == (0, "workers ended: 2; what waits stays in the queues\n")
         assert workers.wait(10) == 0
     assert [is_done(service, each) for each in (*running, waiting)] == [True, True, False]
     assert origin.hits("/page/1") == 0
@@ -104,6 +104,16 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(
         with start_worker(settings):
             wait_until(lambda: is_done(service, waiting), what="a new worker to do the rest")
             assert control.drained_at(client) is None
+
+
+def test_a_worker_that_has_a_redis_of_its_own(data_dir: Path, tmp_path: Path) -> None:
+    """It takes that Redis along when it ends, under the eyes of `drain`."""
+    alone = Settings(data_dir=data_dir, embedding_model="off")
+    argv = [sys.executable, "-m", "fuze_bench.cli", "worker"]
+    with Child("worker", argv, tmp_path / "w.log", environment=alone.environment(os.environ)) as worker:
+        worker.wait_ready(lambda: "Listening on" in worker.log_tail(100), timeout_s=60)
+        assert run(alone, "drain") == (0, "workers ended: 1; what waits stays in the queues\n")
+        assert worker.wait(10) == 0
 
 
 def test_a_second_drain_cuts_nothing_short(

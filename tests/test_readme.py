@@ -219,7 +219,7 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
             ("pause", "low is paused"),
             ("resume", "low goes on"),
             ("recover", "0 bookmarks of dead workers"),
-            ("drain", "3 workers have ended"),
+            ("drain", "workers ended: 3"),
         ):
             assert says in run.run(the(f".venv/bin/fuze-bench {command}"), tmp_path).stdout
         api.signal(signal.SIGTERM)

@@ -184,7 +184,7 @@ def drain() -> None:
         task = progress.add_task("draining", total=None)
         count = control.drain(client, lambda ended, all_: progress.update(task, completed=ended, total=all_))
     click.echo(
-        f"{count} workers have ended; what waits stays in the queues" if count else "no worker was running"
+        f"workers ended: {count}; what waits stays in the queues" if count else "no worker was running"
     )
 
 

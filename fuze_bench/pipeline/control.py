@@ -55,11 +55,21 @@ def drain(client: redis.Redis, on_progress: Callable[[int, int], None]) -> int:
         if worker.shutdown_requested_date is None:
             send_shutdown_command(client, worker.name)
     client.set(_DRAINED, str(time.time()))
-    names = {worker.name for worker in workers}
-    while left := names & {worker.name for worker in living_workers(client)}:
-        on_progress(len(names) - len(left), len(names))
+    while left := _still_there(client, workers):
+        on_progress(len(workers) - left, len(workers))
         time.sleep(_POLL_S)
-    return len(names)
+    return len(workers)
+
+
+def _still_there(client: redis.Redis, workers: list[Any]) -> int:
+    """How many of the workers have not ended yet. Raises redis.RedisError."""
+    try:
+        return len({worker.name for worker in workers} & {worker.name for worker in living_workers(client)})
+    except redis.RedisError:
+        # A private Redis ends with the worker that had started it: then their processes tell.
+        if any(worker.hostname != socket.gethostname() for worker in workers):
+            raise
+        return sum(_is_alive(worker.pid) for worker in workers)
 
 
 def drained_at(client: redis.Redis) -> float | None:
