@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import redis
 from rq import Worker
 from rq.command import send_shutdown_command
@@ -85,9 +85,7 @@ def note_start(client: redis.Redis) -> None:
 
 def _is_alive(pid: int | None) -> bool:
     try:
-        os.kill(pid or 0, 0)
-    except ProcessLookupError:
+        # One that has ended and that nobody has waited for (pid 1 of many a container does not) is still listed.
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True  # somebody else's, and there
-    return pid is not None
