@@ -93,9 +93,13 @@ def running_system(
     with ExitStack() as stack:
         settings = stack.enter_context(redis_for(settings))
         origin_port = free_port(_HOST, origin_port or 0)
-        # The site is there to be asked as often as anybody likes.
+        # The site is there to be asked, and as often as anybody likes.
         own = (f"{_HOST}:{origin_port}",)
-        settings = replace(settings, host_unlimited=settings.host_unlimited + own)
+        settings = replace(
+            settings,
+            fetch_allow=settings.fetch_allow + own,
+            host_unlimited=settings.host_unlimited + own,
+        )
         store = stack.enter_context(Store(settings))
         environment = settings.environment(os.environ)
         logs = settings.data_dir / "logs"

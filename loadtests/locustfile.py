@@ -3,6 +3,7 @@
     locust -f loadtests/locustfile.py --headless --users 10 --run-time 30s
 
 --host is the API, ORIGIN_URL (a variable) the web site whose pages are saved; by default those of `fuze-bench up`.
+Workers fetch from another site on this machine or an intranet only if their FUZE_FETCH_ALLOW names it.
 A closed loop waits for each answer before it asks again: it finds the highest rate, and hides how long a
 stalled server would have kept real users waiting.
 """

@@ -53,7 +53,13 @@ def private_redis(data_dir: Path) -> Iterator[PrivateRedis]:
 @pytest.fixture
 def settings(data_dir: Path, private_redis: PrivateRedis) -> Settings:
     """A Redis and a SQLite file of the test's own; no model, which takes seconds to load and is tested by itself."""
-    return Settings(data_dir=data_dir, redis_url=private_redis.url, embedding_model="off", host_fetches=0)
+    return Settings(
+        data_dir=data_dir,
+        redis_url=private_redis.url,
+        embedding_model="off",
+        host_fetches=0,
+        fetch_allow=("127.0.0.1",),
+    )
 
 
 @pytest.fixture
@@ -128,6 +134,6 @@ def postgresql_database(postgresql_url: str) -> Iterator[str]:
 def any_database(request: pytest.FixtureRequest, data_dir: Path) -> Settings:
     """Settings for each of the two databases: what uses this is the store's conformance suite."""
     if request.param == "sqlite":
-        return Settings(data_dir=data_dir, embedding_model="off")
+        return Settings(data_dir=data_dir, embedding_model="off", fetch_allow=("127.0.0.1",))
     url = request.getfixturevalue("postgresql_database")
-    return Settings(data_dir=data_dir, database_url=url, embedding_model="off")
+    return Settings(data_dir=data_dir, database_url=url, embedding_model="off", fetch_allow=("127.0.0.1",))

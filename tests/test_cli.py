@@ -27,7 +27,12 @@ PROGRAM = [sys.executable, "-m", "fuze_bench.cli"]
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "FUZE_DATA_DIR": str(data_dir), "FUZE_EMBEDDING_MODEL": "off", **more}
+    ours = {
+        "FUZE_DATA_DIR": str(data_dir),
+        "FUZE_EMBEDDING_MODEL": "off",
+        "FUZE_FETCH_ALLOW": "127.0.0.1",
+    }
+    return {**os.environ, **ours, **more}
 
 
 def fuze_bench(
@@ -45,11 +50,11 @@ def fuze_bench(
 
 
 @contextmanager
-def up(data_dir: Path, tmp_path: Path, *options: str) -> Iterator[tuple[Child, str, str]]:
+def up(data_dir: Path, tmp_path: Path, *options: str, **more: str) -> Iterator[tuple[Child, str, str]]:
     """`fuze-bench up` on a free port: the process, its API and its origin."""
     argv = [*PROGRAM, "up", "--port", "0", "--workers", "1", *options]
     with Child(
-        "up", argv, tmp_path / "up.log", environment=environment(data_dir), stop_timeout_s=30
+        "up", argv, tmp_path / "up.log", environment=environment(data_dir, **more), stop_timeout_s=30
     ) as child:
         child.wait_ready(lambda: "workers: 1" in child.log_tail(), timeout_s=60)
         api = re.search(r"API and page\s+(http://\S+)/", child.log_tail(50))
@@ -105,6 +110,17 @@ def test_up_serves_a_folder_of_ones_own_and_saves_a_list(
         wait_until(lambda: "processed 2" in child.log_tail(), what="the list to be processed")
         with urllib.request.urlopen(f"{site}/page/0", timeout=10) as answer:
             assert b"My own page" in answer.read()
+
+
+def test_up_opens_its_own_site_and_no_other_that_is_not_public(
+    data_dir: Path, tmp_path: Path, origin: Origin
+) -> None:
+    with up(data_dir, tmp_path, FUZE_FETCH_ALLOW="") as (child, _, site):
+        fuze_bench(data_dir, "save", f"{site}/page/1", f"{origin.url}/page/1")
+        wait_until(lambda: "processed 1, failed 1" in child.log_tail(), what="both to be done")
+        status = fuze_bench(data_dir, "status", "bookmark-2-1")
+    assert re.search(r"^error +The address is not one that may be fetched", status.stdout, re.MULTILINE)
+    assert origin.total_hits() == 0
 
 
 def test_without_redis_save_does_the_work_itself(data_dir: Path, origin: Origin) -> None:

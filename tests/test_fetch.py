@@ -20,7 +20,7 @@ PAGE = b"<html><body><p>A page.</p></body></html>"
 
 @pytest.fixture
 def fetcher() -> Iterator[Fetcher]:
-    opened = Fetcher(Settings(fetch_total_s=1.0, fetch_idle_s=0.6))
+    opened = Fetcher(Settings(fetch_allow=("127.0.0.1",), fetch_total_s=1.0, fetch_idle_s=0.6))
     yield opened
     opened.close()
 
@@ -73,7 +73,7 @@ def test_a_trickle_ends_at_the_total_limit(fetcher: Fetcher, origin: Origin, nam
 
 
 def test_a_silent_site_ends_at_the_idle_limit(origin: Origin) -> None:
-    patient = Fetcher(Settings(fetch_total_s=10.0, fetch_idle_s=0.6))
+    patient = Fetcher(Settings(fetch_allow=("127.0.0.1",), fetch_total_s=10.0, fetch_idle_s=0.6))
     start = time.monotonic()
     assert failure(patient, f"{origin.url}/hostile/hang").reason is Reason.TIMED_OUT
     assert 0.5 < time.monotonic() - start < 9.0
@@ -127,7 +127,10 @@ def test_a_connection_that_comes_after_the_end_is_not_read(
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     start = time.monotonic()
-    error = failure(Fetcher(Settings(fetch_total_s=0.5, fetch_idle_s=5)), f"{origin.url}/hostile/drip-body")
+    error = failure(
+        Fetcher(Settings(fetch_allow=("127.0.0.1",), fetch_total_s=0.5, fetch_idle_s=5)),
+        f"{origin.url}/hostile/drip-body",
+    )
     assert error.reason is Reason.TIMED_OUT
     assert time.monotonic() - start < 5
 
@@ -156,7 +159,7 @@ def test_hostile_pages_leave_memory_bounded(origin: Origin) -> None:
         from fuze_bench.pipeline.bookmarks import ProcessingError
         from fuze_bench.pipeline.fetch import Fetcher
         from fuze_bench.pipeline.settings import Settings
-        fetcher = Fetcher(Settings(fetch_total_s=5))
+        fetcher = Fetcher(Settings(fetch_allow=("127.0.0.1",), fetch_total_s=5))
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         fetcher.fetch(sys.argv[1] + "/page/0")
         before = peak()

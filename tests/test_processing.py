@@ -215,13 +215,14 @@ def test_a_bug_in_a_stage_is_one_bookmarks_trouble(
 @pytest.mark.xdist_group("model")
 def test_no_model_no_vector_and_filled_in_when_it_is_there(data_dir: object, origin: Origin) -> None:
     """Text is stored although the model cannot be had; a process that has the model fills the vector in."""
-    lacking = Pipeline(Settings(data_dir=data_dir, embedding_model="/no/such/model"))  # type: ignore[arg-type]
+    settings = Settings(data_dir=data_dir, fetch_allow=("127.0.0.1",))  # type: ignore[arg-type]
+    lacking = Pipeline(replace(settings, embedding_model="/no/such/model"))
     ids = saved(lacking, f"{origin.url}/page/1", f"{origin.url}/page/2")
     lacking.process(ids)
     assert [found(lacking, i).embedding for i in ids] == [EmbeddingState.UNAVAILABLE] * 2
     assert [found(lacking, i).status for i in ids] == [Status.PROCESSED] * 2
     assert lacking.fill_in_embeddings() == 0
-    having = Pipeline(Settings(data_dir=data_dir), store=lacking.store)  # type: ignore[arg-type]
+    having = Pipeline(settings, store=lacking.store)
     assert having.fill_in_embeddings() == 2
     for i in ids:
         text, vector = having.store.content(i)

@@ -193,6 +193,7 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         **os.environ,
         "FUZE_DATA_DIR": str(data_dir),
         "FUZE_EMBEDDING_MODEL": "off",
+        "FUZE_FETCH_ALLOW": "127.0.0.1",
         "REDIS_URL": private_redis.tcp_url,
     }
     port = free_port()

@@ -36,7 +36,8 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
     """
     settings = Settings.from_mapping(os.environ) if settings is None else settings
     recorded = replace(settings, redis_url=None, database_url=None).to_mapping()
-    del recorded["FUZE_DATA_DIR"]  # says nothing about the run, and much about whose machine it was
+    for name in ("FUZE_DATA_DIR", "FUZE_FETCH_ALLOW"):
+        del recorded[name]  # says nothing about the run, and much about whose machine it was
     writer = RunWriter(
         settings.data_dir / "runs", RUN_NAME, experiment, settings=recorded, machine=describe_machine()
     )

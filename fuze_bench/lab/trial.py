@@ -149,12 +149,15 @@ class Trial:
 
     def _start(self) -> None:
         server = self._parts.enter_context(PrivateRedis(self._folder / "redis"))
-        settings = replace(self._settings, redis_url=server.url)
-        self._service = self._parts.enter_context(BookmarkService(settings))
         e = self._experiment
         self._origin = self._parts.enter_context(
             running_origin(self._folder, latency_ms=e.origin_latency_ms, pages=e.pages)
         )
+        # A trial fetches from its own origin and nothing else that is not public.
+        settings = replace(
+            self._settings, redis_url=server.url, fetch_allow=(urlsplit(self._origin.url).netloc,)
+        )
+        self._service = self._parts.enter_context(BookmarkService(settings))
         workers = Workers(self._host, settings, self.planned.configuration, self._folder)
         self._workers = self._parts.enter_context(workers)
 

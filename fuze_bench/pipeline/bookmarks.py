@@ -53,6 +53,7 @@ class Reason(enum.StrEnum):
     BROKEN_ANSWER = "broken_answer"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     BAD_REDIRECT = "bad_redirect"
+    ADDRESS_REFUSED = "address_refused"
     LESS_TEXT = "less_text"
     CANCELLED = "cancelled"
     KILLED_WORKER = "killed_worker"
@@ -80,6 +81,7 @@ _SENTENCES = {
     Reason.BROKEN_ANSWER: "The site's answer was broken off or garbled.",
     Reason.TOO_MANY_REDIRECTS: "The address was passed on too many times.",
     Reason.BAD_REDIRECT: "The address was passed on to one that cannot be fetched.",
+    Reason.ADDRESS_REFUSED: "The address is not one that may be fetched.",
     Reason.LESS_TEXT: "The page shows much less text than is stored.",
     Reason.CANCELLED: "Processing was cancelled.",
     Reason.KILLED_WORKER: "Processing the page killed the worker, twice.",

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import ada_url
 import requests
-import requests.adapters
-import urllib3
 import urllib3.exceptions
 from requests.cookies import RequestsCookieJar
 
 from fuze_bench.errors import one_line
+from fuze_bench.pipeline.addresses import AddressPolicy
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
+from fuze_bench.pipeline.connections import Gate, WatchedAdapter, fetching
 from fuze_bench.pipeline.deadlines import Deadline, Watchdog
 from fuze_bench.pipeline.retries import parse_retry_after
 from fuze_bench.pipeline.settings import Settings
@@ -55,19 +53,19 @@ class Fetcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._watchdog = Watchdog()
-        self._adapter = _WatchedAdapter(pool_maxsize=settings.fetch_threads)
+        self._gate = Gate(AddressPolicy(settings.fetch_allow))
+        self._adapter = WatchedAdapter(pool_maxsize=settings.fetch_threads)
 
     def fetch(self, url: str) -> FetchedPage:
         """The page behind `url`. Raises ProcessingError with the reason why it cannot be had."""
         deadline = self._watchdog.limit(self._settings.fetch_total_s)
-        _current.deadline = deadline
         try:
-            return self._follow(url, deadline)
+            with fetching(deadline, self._gate):
+                return self._follow(url, deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._translated(error, deadline) from error
         finally:
             deadline.done()
-            _current.deadline = None
 
     def close(self) -> None:
         self._adapter.close()
@@ -193,53 +191,3 @@ def _looks_like_text(body: bytes, content_type: str) -> bool:
     if body.startswith(_WIDE_BOMS) or re.search(r"charset=\W?utf-?(16|32)", content_type, re.IGNORECASE):
         return True
     return b"\0" not in body[:_SNIFFED_BYTES]
-
-
-#: Which deadline the fetch on this thread is under: urllib3 has no other way to hand it to a connection.
-_current = threading.local()
-
-
-class _Watched:
-    """Mixed into urllib3's connections: tells the deadline which socket to cut."""
-
-    def connect(self) -> None:
-        _watch(self)
-        super().connect()  # type: ignore[misc]
-        _watch(self)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _watch(self)
-        super().request(*args, **kwargs)  # type: ignore[misc]
-
-
-def _watch(connection: object) -> None:
-    deadline: Deadline | None = getattr(_current, "deadline", None)
-    if deadline is not None:
-        deadline.watch(connection)
-
-
-class _WatchedHTTPConnection(_Watched, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _WatchedHTTPSConnection(_Watched, urllib3.connection.HTTPSConnection):
-    pass
-
-
-class _WatchedHTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _WatchedHTTPConnection
-
-
-class _WatchedHTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _WatchedHTTPSConnection
-
-
-class _WatchedAdapter(requests.adapters.HTTPAdapter):
-    """requests' adapter over watched connections; nothing is tried twice here."""
-
-    def __init__(self, pool_maxsize: int) -> None:
-        super().__init__(pool_connections=64, pool_maxsize=pool_maxsize, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _WatchedHTTPPool, "https": _WatchedHTTPSPool}

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fuze_bench.errors import SettingsError, nearest
+from fuze_bench.pipeline.addresses import AddressPolicy
 
 #: The pipeline's queues in priority order: a `high` job overtakes everything, `low` is for bulk.
 QUEUES = ("high", "default", "low")
@@ -96,6 +97,9 @@ class Settings:
     fetch_max_redirects: int = 5
     fetch_threads: int = 16
     """Pages of one batch that are fetched at the same time."""
+    fetch_allow: tuple[str, ...] = ()
+    """What may be fetched beside public addresses, for a lab or an intranet (comma-separated): hosts,
+    `host:port`, IP addresses, networks such as `10.0.0.0/8`; `[::1]:8080`."""
     host_fetches: int = 2
     """Pages of one host that all workers together fetch at the same time; 0: as many as there are workers."""
     host_interval_s: float = 0.5
@@ -136,6 +140,7 @@ class Settings:
             )
         if self.database_url is not None:
             _check_database_url(self.database_url)
+        AddressPolicy(self.fetch_allow)  # raises for an entry that cannot be one
 
     @property
     def sqlalchemy_url(self) -> str:
@@ -219,7 +224,7 @@ def _variable(name: str) -> str:
 
 
 def _read(variable: str, text: str, default: object) -> object:
-    """The text as the type of the setting's default; a tuple's parts as the type of its first."""
+    """The text as the type of the setting's default; a tuple's parts as the type of its first (else as text)."""
     try:
         if isinstance(default, tuple):
             if text == _EMPTY:
