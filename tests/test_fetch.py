@@ -65,7 +65,7 @@ def test_why_a_page_cannot_be_had(
     assert (error.reason, error.http_status) == (reason, status)
 
 
-@pytest.mark.parametrize("name", ["drip-body", "drip-headers"])
+@pytest.mark.parametrize("name", ["drip-body", "drip-headers", "many-continues"])
 def test_a_trickle_ends_at_the_total_limit(fetcher: Fetcher, origin: Origin, name: str) -> None:
     start = time.monotonic()
     assert failure(fetcher, f"{origin.url}/hostile/{name}").reason is Reason.TIMED_OUT
@@ -84,7 +84,7 @@ def test_an_endless_body_ends(fetcher: Fetcher, origin: Origin) -> None:
     assert failure(fetcher, f"{origin.url}/hostile/endless").reason in (Reason.TOO_LARGE, Reason.TIMED_OUT)
 
 
-@pytest.mark.parametrize("name", ["reset", "short"])
+@pytest.mark.parametrize("name", ["reset", "short", "many-headers", "long-header", "long-chunk-line"])
 def test_a_broken_answer_is_one(fetcher: Fetcher, origin: Origin, name: str) -> None:
     assert failure(fetcher, f"{origin.url}/hostile/{name}").reason is Reason.BROKEN_ANSWER
 
@@ -163,7 +163,7 @@ def test_hostile_pages_leave_memory_bounded(origin: Origin) -> None:
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         fetcher.fetch(sys.argv[1] + "/page/0")
         before = peak()
-        for name in ("bomb", "huge", "endless"):
+        for name in ("bomb", "huge", "many-headers", "long-header", "long-chunk-line", "endless"):
             try:
                 fetcher.fetch(f"{sys.argv[1]}/hostile/{name}")
             except ProcessingError as error:
@@ -175,5 +175,6 @@ def test_hostile_pages_leave_memory_bounded(origin: Origin) -> None:
     )
     *reasons, growth_kib = done.stdout.splitlines()
     assert reasons[:2] == ["bomb too_large", "huge too_large"]
-    assert len(reasons) == 3
+    assert [each.split()[1] for each in reasons[2:5]] == ["broken_answer"] * 3
+    assert len(reasons) == 6
     assert int(growth_kib) < 64 * 1024

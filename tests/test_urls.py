@@ -67,6 +67,8 @@ def test_two_pages(one: str, other: str) -> None:
         ("/x", "is not a URL"),
         ("http://", "is not a URL"),
         ("https://a b.org/", "is not a URL"),
+        ("see https://example.org/x", "is not a URL"),
+        ("https://[fe80::1%25eth0]/", "is not a URL"),
         ("file:///etc/passwd", "file: URLs cannot be saved"),
         ("ftp://a.org/x", "ftp: URLs cannot be saved"),
         ("javascript:alert(1)", "javascript: URLs cannot be saved"),

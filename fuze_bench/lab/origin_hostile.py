@@ -83,13 +83,39 @@ def _deflated(block: bytes) -> bytes:
 def endless() -> Answer:
     """A chunked body that never ends."""
     chunk = b"%x\r\n%b\r\n" % (_PIECE_BYTES, _filler(_PIECE_BYTES))
+    return _for_ever(chunk, head=head(200, {"Content-Type": HTML, "Transfer-Encoding": "chunked"}))
 
+
+def long_chunk_line() -> Answer:
+    """A chunk that never gets to the end of the line that says its size."""
+    return _for_ever(
+        b"1;" * _PIECE_BYTES, head=head(200, {"Content-Type": HTML, "Transfer-Encoding": "chunked"})
+    )
+
+
+def many_headers() -> Answer:
+    """A head of ever more lines."""
+    return _for_ever(b"X-More: and more\r\n" * 1_000, beginning=b"HTTP/1.1 200 OK\r\n")
+
+
+def long_header() -> Answer:
+    """A head with a line that never ends."""
+    return _for_ever(b"x" * _PIECE_BYTES, beginning=b"HTTP/1.1 200 OK\r\nX-Long: ")
+
+
+def many_continues() -> Answer:
+    """ "Go on", said for ever, to a request that has nothing to go on with."""
+    return _for_ever(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def _for_ever(piece: bytes, *, head: bytes = b"", beginning: bytes = b"") -> Stream:
     async def pieces() -> AsyncGenerator[bytes, None]:
+        yield beginning
         while True:
-            yield chunk
+            yield piece
             await asyncio.sleep(_ENDLESS_PAUSE_S)
 
-    return Stream(head(200, {"Content-Type": HTML, "Transfer-Encoding": "chunked"}), pieces)
+    return Stream(head, pieces)
 
 
 def huge() -> Answer:
@@ -167,6 +193,10 @@ HOSTILE: dict[str, Callable[[], Answer]] = {
     "misdeclared": misdeclared,
     "bomb": bomb,
     "endless": endless,
+    "long-chunk-line": long_chunk_line,
+    "many-headers": many_headers,
+    "long-header": long_header,
+    "many-continues": many_continues,
     "huge": huge,
     "drip-body": drip_body,
     "drip-headers": drip_headers,

@@ -104,16 +104,22 @@ def _entry(text: str) -> _Entry:
     if port is not None and not 0 < port < 65_536:
         raise SettingsError(f"FUZE_FETCH_ALLOW names {text!r}: a port is 1 to 65535")
     try:
-        return _Entry(None, ip_network(place), port)
+        return _Entry(None, _network(place), port)
     except ValueError as error:
         name = _plain_name(place)
         if not _NAME.fullmatch(name):
-            why = f" ({error})" if "/" in place and "://" not in place else ""
+            why = f" ({error})" if re.match(r"[0-9a-f.:]+[/%]", place) else ""
             raise SettingsError(
                 f"FUZE_FETCH_ALLOW names {text!r}{why}: give a host, host:port, an IP address or a network,"
                 " such as intranet.example, localhost:3000, [::1]:8080 or 10.0.0.0/8"
             ) from None
         return _Entry(name, None, port)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    if "%" in text:
+        raise ValueError("an address is named without its zone")
+    return ip_network(text)
 
 
 def _plain_name(host: str) -> str:

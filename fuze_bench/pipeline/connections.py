@@ -51,7 +51,7 @@ class Gate:
                 logger.info("%s:%d leads to %s: refused", host, port, where[0])
                 raise ProcessingError(
                     Reason.ADDRESS_REFUSED,
-                    f"{host[:200]}:{port} is not on the public internet; FUZE_FETCH_ALLOW can allow it",
+                    f"{_shown(host)}:{port} is not on the public internet; FUZE_FETCH_ALLOW can allow it",
                 )
         return found
 
@@ -63,7 +63,9 @@ class Gate:
             raise TimeoutError("too many names are being looked up")
         answer: Future[Sequence[AddressInfo]] = Future()
         try:
-            threading.Thread(target=self._look_up, args=(host, port, answer), daemon=True).start()
+            threading.Thread(
+                target=self._look_up, args=(host, port, answer), name="name-look-up", daemon=True
+            ).start()
         except RuntimeError:
             self._free.release()
             raise
@@ -78,6 +80,10 @@ class Gate:
             self._free.release()
 
 
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host[:200]
+
+
 def _is_number(host: str) -> bool:
     try:
         ip_address(host)
@@ -87,7 +93,7 @@ def _is_number(host: str) -> bool:
 
 
 def _ask(host: str, port: int, flags: int = 0) -> Sequence[AddressInfo]:
-    if host.lower().removesuffix(".").endswith(".localhost"):
+    if f".{host.lower()}".removesuffix(".").endswith(".localhost"):
         host = "localhost"  # names that DNS is not asked for (RFC 6761, section 6.3); browsers do the same
     try:
         return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM, 0, flags)

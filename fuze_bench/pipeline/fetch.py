@@ -20,6 +20,7 @@ from fuze_bench.pipeline.deadlines import Deadline, Watchdog
 from fuze_bench.pipeline.retries import parse_retry_after
 from fuze_bench.pipeline.settings import Settings
 
+_WEB = ("http:", "https:")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK_BYTES = 64 * 1024
@@ -61,7 +62,7 @@ class Fetcher:
         deadline = self._watchdog.limit(self._settings.fetch_total_s)
         try:
             with fetching(deadline, self._gate):
-                return self._follow(url, deadline)
+                return self._follow(_first_hop(url), deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._translated(error, deadline) from error
         finally:
@@ -169,6 +170,17 @@ class Fetcher:
         return ProcessingError(Reason.CONNECTION_FAILED, detail)
 
 
+def _first_hop(url: str) -> str:
+    """The URL as browsers read it, so that every way to write a host is one way from here on."""
+    try:
+        target = ada_url.URL(url)
+    except ValueError:
+        raise ProcessingError(Reason.ADDRESS_REFUSED, f"{url[:200]!r} is not a URL") from None
+    if target.protocol not in _WEB:
+        raise ProcessingError(Reason.ADDRESS_REFUSED, f"a {target.protocol[:20]} address")
+    return str(target.href)
+
+
 def _next_hop(url: str, location: str) -> str:
     # Headers come as Latin-1; sites send UTF-8, and browsers read it so. What is neither is what it looks like.
     with contextlib.suppress(UnicodeError):
@@ -177,7 +189,7 @@ def _next_hop(url: str, location: str) -> str:
         target = ada_url.URL(location, base=url)
     except ValueError:
         raise ProcessingError(Reason.BAD_REDIRECT, f"to {location[:200]!r}") from None
-    if target.protocol not in ("http:", "https:"):
+    if target.protocol not in _WEB:
         raise ProcessingError(Reason.BAD_REDIRECT, f"to a {target.protocol[:20]} address")
     return str(target.href)
 
