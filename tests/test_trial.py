@@ -100,7 +100,12 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Pat
     before = set(children())
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        env=kept | {"FUZE_EMBEDDING_MODEL": "off", "FUZE_DATA_DIR": str(tmp_path)},
+        env=kept
+        | {
+            "FUZE_EMBEDDING_MODEL": "off",
+            "FUZE_DATA_DIR": str(tmp_path),
+            "FUZE_FETCH_ALLOW": "my.intranet",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -118,5 +123,6 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Pat
     run = load_run(folder)
     assert run.trials["status"].iloc[0] == "ok"
     assert run.planned_trials == 50
+    assert "my.intranet" not in (folder / "spec.json").read_text(encoding="utf-8")
     _, alive = psutil.wait_procs(started, timeout=10)
     assert not alive
