@@ -221,7 +221,8 @@ def test_a_product_that_fell_back_ends_when_its_work_is_done(data_dir: Path, ori
         saved = service.store.save([new])[0].bookmark
         print(task_queue.process_bookmark_content_async(saved.id, saved.url, 1).mode)
     """
-    environment = Settings(data_dir=data_dir, embedding_model="off").environment(os.environ)
+    settings = Settings(data_dir=data_dir, embedding_model="off", fetch_allow=("127.0.0.1",))
+    environment = settings.environment(os.environ)
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
