@@ -233,14 +233,15 @@ def test_a_product_that_fell_back_ends_when_its_work_is_done(data_dir: Path, ori
 
 def test_two_services_in_one_process_keep_to_their_own(tmp_path: Path, origin: Origin) -> None:
     for name in ("a", "b"):
-        with BookmarkService(Settings(data_dir=tmp_path / name, embedding_model="off")) as service:
+        settings = Settings(data_dir=tmp_path / name, embedding_model="off", fetch_allow=("127.0.0.1",))
+        with BookmarkService(settings) as service:
             save(service, f"{origin.url}/page/{name}?{name}=1")
             assert service.fallback.join(30)
             assert service.store.counts()["processed"] + service.store.counts()["failed"] == 1
 
 
 def test_a_private_redis_that_is_started_later_is_used(data_dir: Path, origin: Origin) -> None:
-    later = Settings(data_dir=data_dir, embedding_model="off", redis_retry_s=0.0)
+    later = Settings(data_dir=data_dir, embedding_model="off", redis_retry_s=0.0, fetch_allow=("127.0.0.1",))
     with BookmarkService(later) as service:
         assert save(service, f"{origin.url}/page/1").job.mode is Mode.THREAD
         with redis_for(later):
