@@ -87,12 +87,23 @@ class Store(Claims):
         return None if row is None else to_bookmark(row)
 
     def page(
-        self, user_id: int, *, status: Status | None = None, limit: int = 50, after: int | None = None
+        self,
+        user_id: int,
+        *,
+        status: Status | None = None,
+        reason: Reason | None = None,
+        limit: int = 50,
+        after: int | None = None,
     ) -> list[Bookmark]:
-        """Up to `limit` bookmarks, newest first, from the one behind the id `after` on."""
+        """Up to `limit` bookmarks, newest first, from the one behind the id `after` on.
+
+        `reason`: those that failed for it, and those that are to be tried again after it.
+        """
         query = sa.select(*SHORT_COLUMNS).where(_t.user_id == user_id).order_by(_t.id.desc()).limit(limit)
         if status is not None:
             query = query.where(_t.status == status)
+        if reason is not None:
+            query = query.where(_t.reason == reason)
         if after is not None:
             query = query.where(_t.id < after)
         with self._db.read() as connection:

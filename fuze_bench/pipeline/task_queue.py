@@ -142,6 +142,21 @@ class TaskQueue:
         self._came_back()
         return found
 
+    def depths(self) -> dict[str, tuple[int, int]]:
+        """For each queue, how many jobs wait, and how many are scheduled for later. Raises QueueUnavailableError."""
+        client = self._client()
+        queues = [self._queue(name, client) for name in QUEUES]
+        try:
+            with client.pipeline(transaction=False) as pipeline:
+                for queue in queues:
+                    pipeline.llen(queue.key)
+                    pipeline.zcard(queue.scheduled_job_registry.key)
+                found = pipeline.execute()
+        except redis.RedisError as error:
+            raise self._went_away(error) from error
+        self._came_back()
+        return dict(zip(QUEUES, zip(found[::2], found[1::2], strict=True), strict=True))
+
     @property
     def has_threads(self) -> bool:
         """Whether this process works on bookmarks itself when Redis is away."""

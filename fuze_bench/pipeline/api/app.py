@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fuze_bench.pipeline.api import bookmarks, health, openapi, pages, problems
+from fuze_bench.pipeline.api import bookmarks, health, openapi, pages, problems, queues, share
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
@@ -40,6 +40,8 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
         routes=[
             *pages.routes(),
+            *share.routes(),
+            *queues.routes(),
             Route("/api/bookmarks/quick-save", bookmarks.quick_save, methods=["POST"]),
             Route("/api/bookmarks", bookmarks.list_bookmarks, methods=["GET"]),
             Route("/api/bookmarks/{id}", bookmarks.bookmark, methods=["GET", "DELETE"]),

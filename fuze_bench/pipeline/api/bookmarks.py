@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+from typing import TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -22,9 +24,12 @@ from fuze_bench.pipeline.api.requests import (
     service_of,
     user_id,
 )
-from fuze_bench.pipeline.bookmarks import Bookmark, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.service import SaveResult
 from fuze_bench.pipeline.task_queue import JobState
+
+_LIST_PARAMETERS = ("status", "reason", "limit", "after")
+_Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 
 async def quick_save(request: Request) -> Response:
@@ -60,22 +65,28 @@ async def list_bookmarks(request: Request) -> Response:
     """Bookmarks of the user, newest first."""
     query = dict(request.query_params)
     for name in query:
-        if name not in ("status", "limit", "after"):
-            raise InputError(f"unknown parameter {name[:50]!r}: use status, limit, after", field=name[:50])
+        if name not in _LIST_PARAMETERS:
+            raise InputError(
+                f"unknown parameter {name[:50]!r}: use {', '.join(_LIST_PARAMETERS)}", field=name[:50]
+            )
     if len(request.query_params.multi_items()) > len(query):
-        raise InputError("a parameter is given twice: give status, limit and after at most once")
-    status = query.get("status")
-    if status is not None and status not in list(Status):
-        raise InputError(f"status={status[:50]!r}: use one of {', '.join(Status)}", field="status")
+        raise InputError(f"a parameter is given twice: give {', '.join(_LIST_PARAMETERS)} at most once")
     limit = number_in("limit", query.get("limit"), 200) or 50
     found = await asyncio.to_thread(
         service_of(request).store.page,
         user_id(request),
-        status=Status(status) if status else None,
+        status=_one_of(Status, "status", query.get("status")),
+        reason=_one_of(Reason, "reason", query.get("reason")),
         limit=limit,
         after=number_in("after", query.get("after"), LARGEST_ID),
     )
     return json_answer(messages.BookmarkPage(found, found[-1].id if len(found) == limit else None))
+
+
+def _one_of(kind: type[_Choice], name: str, text: str | None) -> _Choice | None:
+    if text is None or text in list(kind):
+        return None if text is None else kind(text)
+    raise InputError(f"{name}={text[:50]!r}: use one of {', '.join(kind)}", field=name)
 
 
 async def bookmark(request: Request) -> Response:

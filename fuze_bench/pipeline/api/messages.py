@@ -107,6 +107,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result: Any
 
 
+class QueueDepth(msgspec.Struct, frozen=True):
+    """Jobs of one queue that wait for a worker, and that are to be tried again later; null without Redis."""
+
+    name: str
+    waiting: int | None = None
+    scheduled: int | None = None
+
+
+class Queues(msgspec.Struct, frozen=True):
+    """The queues, at most a second ago; `away`: Redis cannot be reached, or does not answer."""
+
+    redis: Literal["ok", "away"]
+    queues: list[QueueDepth]
+
+
 class Health(msgspec.Struct, frozen=True):
     """`database` and `queue` say "ok", or what is wrong; without Redis, saves go to threads."""
 

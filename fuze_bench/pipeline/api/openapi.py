@@ -8,7 +8,7 @@ import msgspec
 
 import fuze_bench
 from fuze_bench.pipeline.api import messages
-from fuze_bench.pipeline.bookmarks import Bookmark, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.settings import Settings
 
 _LARGEST_ID = 2**53 - 1
@@ -22,6 +22,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         Bookmark,
         messages.BookmarkPage,
         messages.Job,
+        messages.Queues,
         messages.Health,
         messages.Problem,
     )
@@ -56,6 +57,7 @@ def _paths(ref: dict[str, Any]) -> dict[str, Any]:
     )
     page = [
         _parameter("status", "query", {"type": "string", "enum": [str(status) for status in Status]}),
+        _parameter("reason", "query", {"type": "string", "enum": [str(reason) for reason in Reason]}),
         _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
         _parameter("after", "query", {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID}),
     ]
@@ -114,6 +116,12 @@ def _paths(ref: dict[str, Any]) -> dict[str, Any]:
                 "summary": "The state of a job",
                 "parameters": [job_id],
                 "responses": {"200": _answer("The job", ref["Job"]), **_problems(problem, 404, 503)},
+            }
+        },
+        "/api/queues": {
+            "get": {
+                "summary": "How many jobs wait",
+                "responses": {"200": _answer("The queues, the most urgent first", ref["Queues"])},
             }
         },
         "/healthz": {

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from html import escape
 from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-#: The page has its style and script from this server, talks to nobody else, and never turns a text into markup.
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
+from fuze_bench.pipeline.bookmarks import Reason
+
+_FILES = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "server.js": "text/javascript",
+    "cards.js": "text/javascript",
+    "manifest.webmanifest": "application/manifest+json",
+    "icon.svg": "image/svg+xml",
+    "icon-192.png": "image/png",
+    "icon-512.png": "image/png",
+    "icon-maskable-512.png": "image/png",
 }
 
 
-def _file(path: str, name: str, media_type: str) -> Route:
-    """A route to one of the page's files, read once, here."""
-    content = (files("fuze_bench.pipeline.api") / "pages" / name).read_bytes()
+def page_headers(*, form_action: str = "'none'") -> dict[str, str]:
+    """The page has its style and script from this server, talks to nobody else, and never turns a text into markup.
 
-    async def answer(_request: Request) -> Response:
-        return Response(content, media_type=media_type, headers=PAGE_HEADERS)
-
-    return Route(path, answer, methods=["GET"])
+    `form_action`: where its forms may be sent.
+    """
+    return {
+        "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        f"img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action {form_action}; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
 
 
 def routes() -> list[Route]:
     """The page at `/` and what belongs to it."""
+    reasons = "".join(
+        f'<option value="{reason}">{escape(reason.sentence.removesuffix("."))}</option>' for reason in Reason
+    )
+    index = _content("index.html").decode().replace("<!-- reasons -->", reasons)
     return [
-        _file("/", "index.html", "text/html"),
-        _file("/page.css", "page.css", "text/css"),
-        _file("/page.js", "page.js", "text/javascript"),
+        _route("/", index.encode(), "text/html"),
+        *(_route(f"/{name}", _content(name), media_type) for name, media_type in _FILES.items()),
     ]
+
+
+def _content(name: str) -> bytes:
+    return (files("fuze_bench.pipeline.api") / "pages" / name).read_bytes()
+
+
+def _route(path: str, content: bytes, media_type: str) -> Route:
+    async def answer(_request: Request) -> Response:
+        return Response(content, media_type=media_type, headers=page_headers())
+
+    return Route(path, answer, methods=["GET"])

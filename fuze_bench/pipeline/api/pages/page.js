@@ -1,114 +1,90 @@
-// The page at `/`: save an address, watch it being processed, list the latest.
-// Whatever comes from the server goes into the document as text.
+// The page at `/`: save an address, watch it being processed, look through what is there.
 
-const LISTED = 20;
+import { card, element, nameOf, wordFor } from "./cards.js";
+import { Away, ask } from "./server.js";
+
+const PAGE = 20;
+const LARGEST_PAGE = 200;
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 10_000;
-const REQUEST_LIMIT_MS = 15_000;
-const WORDS = { pending: "Pending", processing: "Processing", processed: "Processed", failed: "Failed" };
+const FILTERS = ["status", "reason"];
 const byId = (id) => document.getElementById(id);
 
 let currentId = null;          // the bookmark saved last, shown above the list
-let shown = new Map();         // id → {text, node}: a card is only rebuilt when its bookmark has changed
+let watchedId = null;          // the one saved or retried last: what becomes of it is announced
+let shown = new Map();         // id → {text, bookmark, node}: a card is only rebuilt when its bookmark has changed
+let wanted = PAGE;             // how many are listed, if there are as many
 let waitMs = FIRST_WAIT_MS;
 let timer = 0;
 let turns = 0;                 // how often it has been looked
 let isSaving = false;
 
-class Problem extends Error {
-  constructor(detail, field) {
-    super(detail);
-    this.field = field;
-  }
-}
-
-class Away extends Error {}
-
-// The server's answer as an object. Throws Problem for what it says is wrong, Away if it says nothing.
-async function ask(path, options = {}) {
-  let response, answer;
-  try {
-    response = await fetch(path, { ...options, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) });
-    answer = await response.json();
-  } catch {
-    throw new Away(response ? `The server's answer cannot be read (${response.status}).` : "The server cannot be reached.");
-  }
-  if (!response.ok) throw new Problem(answer.detail ?? `The server answered ${response.status}.`, answer.field);
-  return answer;
-}
-
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children.filter((child) => child !== null && child !== ""));
-  return node;
-}
-
-function link(address, text) {
-  let url = null;
-  try { url = new URL(address); } catch { /* shown as text */ }
-  if (!["http:", "https:"].includes(url?.protocol)) return element("span", {}, text);
-  return element("a", { href: url.href, target: "_blank", rel: "noopener noreferrer" }, text);
-}
-
-function languageName(code) {
-  try { return new Intl.DisplayNames(["en"], { type: "language" }).of(code); } catch { return code; }
-}
-
-function facts(bookmark) {
-  const minutes = Math.max(1, Math.round(bookmark.readingTimeS / 60));
-  const known = [
-    bookmark.readingTimeS === null ? null : `${minutes} min read`,
-    bookmark.wordCount === null ? null : `${bookmark.wordCount.toLocaleString("en")} words`,
-    bookmark.language === null ? null : languageName(bookmark.language),
-    bookmark.published,
-  ].filter((fact) => fact !== null);
-  return known.length ? element("p", { className: "facts" }, ...known.map((fact) => element("span", {}, fact))) : null;
-}
-
-// A failure's text is a sentence for people, then the engineer's detail in brackets.
-function failure(bookmark) {
-  if (bookmark.status !== "failed") return [];
-  const [, sentence, detail] = /^(.*?\.) \((.*)\)$/s.exec(bookmark.error ?? "") ?? [null, bookmark.error ?? "It failed.", ""];
-  const again = element("button", { type: "button", className: "again" }, "Try again");
-  again.setAttribute("aria-label", `Try again: ${bookmark.url}`);
-  again.addEventListener("click", async () => {
-    if (await save({ url: bookmark.url })) byId("url").focus();
-  });
-  return [
-    element("p", { className: "why" }, sentence),
-    detail ? element("p", { className: "detail" }, detail) : null,
-    again,
-  ];
-}
-
-function card(bookmark) {
-  const keywords = bookmark.keywords.map((word) => element("li", {}, word));
-  return element("article", {},
-    element("div", { className: "top" },
-      element("h3", {}, link(bookmark.finalUrl ?? bookmark.url, bookmark.title ?? bookmark.url)),
-      element("span", { className: `status ${bookmark.status}` }, WORDS[bookmark.status] ?? bookmark.status)),
-    bookmark.title === null ? null : element("p", { className: "address" }, bookmark.url),
-    bookmark.summary ? element("p", { className: "summary" }, bookmark.summary) : null,
-    facts(bookmark),
-    keywords.length ? element("ul", { className: "keywords", ariaLabel: "Keywords" }, ...keywords) : null,
-    ...failure(bookmark));
-}
-
 const isUnfinished = (bookmark) => bookmark.status === "pending" || bookmark.status === "processing";
+const filters = () => FILTERS.map((name) => [name, byId(name).value]).filter(([, value]) => value !== "");
+
+// --- what is there
+
+async function loadList() {
+  const latest = [];
+  let next = null;
+  do {
+    const query = new URLSearchParams([...filters(), ["limit", Math.min(wanted - latest.length, LARGEST_PAGE)]]);
+    if (next !== null) query.set("after", next);
+    const page = await ask(`/api/bookmarks?${query}`);
+    latest.push(...page.bookmarks);
+    next = page.next;
+  } while (next !== null && latest.length < wanted);
+  return { latest, next };
+}
+
+// The bookmark saved last; null where there is none (any more).
+async function loadCurrent(id) {
+  try {
+    return id === null ? null : await ask(`/api/bookmarks/${id}`);
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+}
+
+// Look now, and again while something is unfinished: soon after a change, ever more seldom without one.
+async function look() {
+  clearTimeout(timer);
+  const turn = ++turns;
+  let again = true;
+  try {
+    const [{ latest, next }, current, depths] = await Promise.all([loadList(), loadCurrent(currentId), ask("/api/queues")]);
+    if (turn !== turns) return;   // a later look is under way and knows more
+    if (show(latest, current, next)) waitMs = FIRST_WAIT_MS;
+    showDepths(depths);
+    byId("away").hidden = true;
+    again = [...latest, ...(current ? [current] : [])].some(isUnfinished) || depths.queues.some((queue) => queue.waiting > 0);
+  } catch (error) {
+    if (turn !== turns) return;
+    byId("away").textContent = `${error.message} Trying again.`;
+    byId("away").hidden = false;
+  }
+  if (again && !document.hidden) timer = setTimeout(look, waitMs);
+  waitMs = Math.min(waitMs * 1.5, LONGEST_WAIT_MS);
+}
+
+const lookSoon = () => {
+  waitMs = FIRST_WAIT_MS;
+  return look();
+};
+
+// --- what is shown
 
 // The card of a bookmark, the same node as before where nothing changed: focus and selection stay.
 function cardOf(bookmark, cards) {
   const text = JSON.stringify(bookmark);
   const before = shown.get(bookmark.id);
-  const entry = before?.text === text ? before : { text, bookmark, node: card(bookmark) };
+  const entry = before?.text === text ? before : { text, bookmark, node: card(bookmark, retry) };
   cards.set(bookmark.id, entry);
-  if (bookmark.id === currentId && before && before.bookmark.status !== bookmark.status) announce(bookmark);
+  if (bookmark.id === watchedId && before && before.bookmark.status !== bookmark.status) {
+    tell(`${wordFor(bookmark.status)}: `, element("bdi", {}, nameOf(bookmark)));
+  }
   return entry.node;
-}
-
-function announce(bookmark) {
-  const name = bookmark.title ?? bookmark.url;
-  byId("news").textContent = `${WORDS[bookmark.status] ?? bookmark.status}: ${name}`;
 }
 
 // Put `nodes` into `parent`, leaving alone those that are in place.
@@ -119,7 +95,7 @@ function place(parent, nodes) {
   while (parent.children.length > nodes.length) parent.lastElementChild.remove();
 }
 
-function show(latest, current) {
+function show(latest, current, next) {
   const cards = new Map();
   const changed = [...latest, ...(current ? [current] : [])].some(
     (bookmark) => shown.get(bookmark.id)?.text !== JSON.stringify(bookmark));
@@ -130,37 +106,26 @@ function show(latest, current) {
     const node = cardOf(bookmark, cards);
     return node.parentElement?.tagName === "LI" ? node.parentElement : element("li", {}, node);
   }));
-  byId("empty").hidden = others.length > 0 || current !== null;
+  byId("empty").textContent = filters().length ? "None of this kind." : "Nothing saved yet.";
+  byId("empty").hidden = others.length > 0 || (current !== null && !filters().length);
+  byId("more").hidden = next === null;
   shown = cards;
   return changed;
 }
 
-async function load() {
-  const latest = (await ask(`/api/bookmarks?limit=${LISTED}`)).bookmarks;
-  const id = currentId;
-  const current = id === null ? null
-    : latest.find((bookmark) => bookmark.id === id) ?? await ask(`/api/bookmarks/${id}`);
-  return { latest, current };
+function showDepths({ redis, queues }) {
+  byId("depths").replaceChildren(...queues.map(({ name, waiting, scheduled }) => element("div", {},
+    element("dt", {}, name),
+    element("dd", {}, `${waiting?.toLocaleString("en")}${scheduled ? ` + ${scheduled.toLocaleString("en")} later` : ""}`))));
+  byId("queues").hidden = redis !== "ok";
+  byId("redis-away").hidden = redis === "ok";
 }
 
-// Look now, and again while something is unfinished: soon after a change, ever more seldom without one.
-async function look() {
-  clearTimeout(timer);
-  const turn = ++turns;
-  let again = true;
-  try {
-    const { latest, current } = await load();
-    if (turn !== turns) return;   // a later look is under way and knows more
-    if (show(latest, current)) waitMs = FIRST_WAIT_MS;
-    byId("away").hidden = true;
-    again = [...latest, ...(current ? [current] : [])].some(isUnfinished);
-  } catch (error) {
-    if (turn !== turns) return;
-    byId("away").textContent = `${error.message} Trying again.`;
-    byId("away").hidden = false;
-  }
-  if (again && !document.hidden) timer = setTimeout(look, waitMs);
-  waitMs = Math.min(waitMs * 1.5, LONGEST_WAIT_MS);
+const tell = (...parts) => byId("news").replaceChildren(...parts);
+
+function warn(text) {
+  byId("warning").textContent = text ?? "";
+  byId("warning").hidden = !text;
 }
 
 function complain(message, field) {
@@ -169,30 +134,74 @@ function complain(message, field) {
   if (message && ["url", "title"].includes(field)) byId(field).focus();
 }
 
+// --- what the user does
+
 async function save(sent) {
   if (isSaving) return false;
   isSaving = true;
   byId("submit").setAttribute("aria-disabled", "true");   // unlike `disabled` it leaves the focus where it is
   complain("");
-  byId("news").textContent = "Saving…";
+  tell("Saving…");
   try {
     const saved = await ask("/api/bookmarks/quick-save", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(sent),
     });
-    currentId = saved.bookmark.id;
-    byId("news").textContent = saved.wasDuplicate ? "This page was saved before." : "Saved.";
-    waitMs = FIRST_WAIT_MS;
-    await look();
+    currentId = watchedId = saved.bookmark.id;
+    tell(saved.wasDuplicate ? "This page was saved before." : "Saved.");
+    warn(saved.warning);
+    await lookSoon();
     return true;
   } catch (error) {
-    byId("news").textContent = "";
+    tell("");
     complain(error instanceof Away ? `${error.message} It may not have been saved; try again.` : error.message, error.field);
     return false;
   } finally {
     isSaving = false;
     byId("submit").removeAttribute("aria-disabled");
+  }
+}
+
+async function retry(bookmark, button) {
+  if (button.hasAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
+  button.parentElement.querySelector("[role=alert]")?.remove();
+  try {
+    const { warning } = await ask(`/api/bookmarks/${bookmark.id}/reprocess`, { method: "POST" });
+    watchedId = bookmark.id;
+    tell("Trying again: ", element("bdi", {}, nameOf(bookmark)));
+    warn(warning);
+    await lookSoon();
+    // The button is gone with the failure: the focus stays at the page, or at the list that it has left.
+    if (!button.isConnected) (shown.get(bookmark.id)?.node.querySelector("a") ?? byId("latest-title")).focus();
+  } catch (error) {
+    button.after(element("p", { className: "why", role: "alert" }, error.message));
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+async function loadMore() {
+  const before = byId("latest").children.length;
+  wanted += PAGE;
+  await lookSoon();
+  tell(`${byId("latest").children.length} are listed.`);
+  if (byId("more").hidden) (byId("latest").children[before]?.querySelector("a") ?? byId("latest-title")).focus();
+}
+
+function chooseFilters() {
+  wanted = PAGE;
+  const query = new URLSearchParams(filters());
+  history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
+  return lookSoon();
+}
+
+function readFilters() {
+  const query = new URLSearchParams(location.search);
+  for (const name of FILTERS) {
+    byId(name).value = query.get(name) ?? "";
+    if (byId(name).selectedIndex < 0) byId(name).value = "";
   }
 }
 
@@ -207,8 +216,12 @@ byId("save").addEventListener("submit", async (event) => {
   }
 });
 
+byId("filter").addEventListener("change", chooseFilters);
+byId("filter").addEventListener("submit", (event) => event.preventDefault());
+byId("more").addEventListener("click", loadMore);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) look();
 });
 
+readFilters();
 look();

@@ -1,0 +1,68 @@
+"""The small pages that say what became of a share. Whatever was shared goes into them as text, each in a box of its
+own, so that neither markup nor a change of direction in it reaches what is around it.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from fuze_bench.pipeline.bookmarks import NewBookmark
+from fuze_bench.pipeline.service import SaveResult
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <meta name="color-scheme" content="light dark">
+  <title>{heading} – Bookmarks</title>
+  <link rel="icon" href="/icon.svg" type="image/svg+xml">
+  <link rel="manifest" href="/manifest.webmanifest">
+  <link rel="stylesheet" href="/page.css">
+</head>
+<body>
+  <main class="share">
+    <h1>{heading}</h1>
+{content}
+    <p class="way-on"><a href="/">Show all bookmarks</a></p>
+  </main>
+</body>
+</html>
+"""
+
+
+def question(new: NewBookmark) -> str:
+    """The page that asks whether to save, with a form that does."""
+    title = "" if new.title is None else f'<input type="hidden" name="title" value="{escape(new.title)}">'
+    form = f"""
+    <form method="post" action="/share">
+      <input type="hidden" name="url" value="{escape(new.url)}">{title}
+      <button type="submit" autofocus>Save</button>
+    </form>"""
+    return _page("Save this page?", _shown(new.title, new.url) + form)
+
+
+def saved(result: SaveResult) -> str:
+    """The page for what is saved, now or before."""
+    heading = "Saved before" if result.was_duplicate else "Saved"
+    note = (
+        "This page is among your bookmarks already."
+        if result.was_duplicate
+        else "It is fetched and read in the background."
+    )
+    bookmark = result.bookmark
+    return _page(heading, f'{_shown(bookmark.title, bookmark.url)}\n    <p class="quiet">{note}</p>')
+
+
+def refused(reason: str) -> str:
+    """The page for what is not saved, with the reason."""
+    return _page("Not saved", f'    <p class="why" role="alert">{escape(reason)}</p>')
+
+
+def _page(heading: str, content: str) -> str:
+    return _PAGE.format(heading=heading, content=content)
+
+
+def _shown(title: str | None, url: str) -> str:
+    name = "" if title is None else f'<p class="name"><bdi>{escape(title)}</bdi></p>'
+    return f'    <article>{name}<p class="address"><bdi>{escape(url)}</bdi></p></article>'
