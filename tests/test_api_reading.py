@@ -82,9 +82,22 @@ def test_the_list_is_filtered_by_status(api: Client, settings: Settings) -> None
     assert api.get("/api/bookmarks?status=failed").json == {"bookmarks": [], "next": None}
 
 
+def test_the_list_is_filtered_by_reason(api: Client, settings: Settings) -> None:
+    first, second = (api.save(f"https://example.org/{n}").json["bookmark"]["id"] for n in range(2))
+    with Store(settings) as store:
+        for bookmark_id, reason in ((first, Reason.NOT_FOUND), (second, Reason.TIMED_OUT)):
+            [claim] = store.claim([bookmark_id], lease_s=30)
+            store.finish([(claim, ProcessingError(reason, "so"), {})])
+    found = api.get("/api/bookmarks?status=failed&reason=not_found").json
+    assert [bookmark["id"] for bookmark in found["bookmarks"]] == [first]
+    assert api.get("/api/bookmarks?status=pending&reason=not_found").json["bookmarks"] == []
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
+        ("reason=", "reason"),
+        ("reason=it%20failed", "reason"),
         ("status=done", "status"),
         ("status=", "status"),
         ("limit=0", "limit"),
@@ -155,7 +168,7 @@ def test_the_description_covers_every_route(lasting_api: Client) -> None:
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/api/bookmarks/quick-save", "/api/bookmarks", "/api/bookmarks/{id}", "/api/bookmarks/{id}/reprocess",
-        "/api/jobs/{id}", "/healthz", "/readyz",
+        "/api/jobs/{id}", "/api/queues", "/healthz", "/readyz",
     }  # fmt: skip
     sent = document["components"]["schemas"]["QuickSave"]
     assert sent["required"] == ["url"]
@@ -164,9 +177,18 @@ def test_the_description_covers_every_route(lasting_api: Client) -> None:
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(lasting_api: Client) -> None:
-    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+    for path, kind in (
+        ("/", "text/html; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/cards.js", "text/javascript; charset=utf-8"),
+        ("/server.js", "text/javascript; charset=utf-8"),
+        ("/manifest.webmanifest", "application/manifest+json"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/icon-192.png", "image/png"),
+    ):
         answer = lasting_api.get(path)
-        assert (answer.status, answer.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert (answer.status, answer.headers["content-type"]) == (200, kind)
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'")
         assert "unsafe" not in policy

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 from api_server import Answer, Client, kept, running_api
 
+from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 
 CASES = Path(__file__).parent / "cases"
@@ -22,6 +23,17 @@ URLENCODED = "application/x-www-form-urlencoded"
 @pytest.fixture
 def api(settings: Settings) -> Iterator[Client]:
     with running_api(settings) as base_url:
+        yield Client(base_url)
+
+
+@pytest.fixture(scope="module")
+def unused_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """One API for all the tests that save nothing."""
+    folder = tmp_path_factory.mktemp("share")
+    with (
+        PrivateRedis(folder / "redis") as server,
+        running_api(Settings(data_dir=folder, redis_url=server.url, embedding_model="off")) as base_url,
+    ):
         yield Client(base_url)
 
 
@@ -70,8 +82,9 @@ def test_it_asks_before_a_get_saves(api: Client, settings: Settings) -> None:
         asked, 200, "Save this page?", 'value="https://example.org/stories/bridge?id=7"', "The bridge at dawn"
     )
     assert b'<form method="post" action="/share">' in asked.raw
-    assert kept(settings) == ({"pending": 0, "processing": 0, "processed": 0, "failed": 0}, kept(settings)[1])
-    assert stored(api) == []
+    counts, jobs = kept(settings)
+    assert not any(counts.values())
+    assert not any(jobs.values())
 
 
 def test_saving_it_again_is_no_second_bookmark(api: Client) -> None:
@@ -93,7 +106,7 @@ def test_a_multipart_form_is_read_as_well(api: Client) -> None:
         {"url": "http://%", "title": "https://example.org/ok"},
         {
             "url": "javascript:alert(1)",
-            "text": "HTTPS://example.org/ok".replace("example", "EXAMPLE").lower(),
+            "text": "https://example.org/ok",
         },
     ],
 )
@@ -117,11 +130,12 @@ def test_the_first_address_that_can_be_saved_is(api: Client, fields: dict[str, s
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_cannot_be_saved_is_refused_with_the_reason(
-    api: Client, method: str, fields: dict[str, str], reason: str
+    unused_api: Client, method: str, fields: dict[str, str], reason: str
 ) -> None:
-    answer = api.get(f"/share?{urlencode(fields)}") if method == "GET" else share(api, **fields)
+    query = urlencode(fields)
+    answer = unused_api.get(f"/share?{query}") if method == "GET" else post(unused_api, query)
     assert says(answer, 422, "Not saved", reason)
-    assert stored(api) == []
+    assert stored(unused_api) == []
 
 
 @pytest.mark.parametrize(
@@ -136,14 +150,13 @@ def test_what_cannot_be_saved_is_refused_with_the_reason(
         (b"title=%FF&url=https://example.org/", URLENCODED, 422, "title contains half a surrogate pair"),
         (b"url=https://example.org/%FF", URLENCODED, 422, "half a surrogate pair"),
         (b"url=https://example.org/" + b"x" * 300_000, URLENCODED, 413, "limit is 262,144"),
-        (b"--" * 100_000, "multipart/form-data; boundary=-", 400, "not complete"),
     ],
 )  # fmt: skip
 def test_a_body_that_is_no_form_is_refused(
-    api: Client, body: bytes, content_type: str, status: int, reason: str
+    unused_api: Client, body: bytes, content_type: str, status: int, reason: str
 ) -> None:
-    assert says(post(api, body, content_type), status, "Not saved", reason)
-    assert stored(api) == []
+    assert says(post(unused_api, body, content_type), status, "Not saved", reason)
+    assert stored(unused_api) == []
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,22 @@ def test_pages_come_newest_first(store: Store) -> None:
     assert store.page(2) == []
 
 
+def test_pages_can_be_of_one_reason(store: Store) -> None:
+    """Of those that failed for it, and of those that are tried again after it."""
+    ids = [each.bookmark.id for each in store.save([new(f"https://example.org/{n}") for n in range(4)])]
+    error = ProcessingError(Reason.TIMED_OUT, "30 s")
+    outcomes = [
+        error,
+        TryAgain(error=error, delay_s=60, counts=True),
+        ProcessingError(Reason.NOT_FOUND, "404"),
+    ]
+    claims = store.claim(ids[:3], LEASE_S)
+    store.finish([(claim, outcome, {}) for claim, outcome in zip(claims, outcomes, strict=True)])
+    assert [each.id for each in store.page(1, reason=Reason.TIMED_OUT)] == [ids[1], ids[0]]
+    assert [each.id for each in store.page(1, reason=Reason.TIMED_OUT, status=Status.FAILED)] == [ids[0]]
+    assert store.page(1, reason=Reason.EMPTY_PAGE) == []
+
+
 def test_vectors_are_filled_in_for_texts_that_are_still_the_same(store: Store) -> None:
     ids = [s.bookmark.id for s in store.save([new(), new("https://example.org/b")])]
     unavailable = processed(embedding=EmbeddingState.UNAVAILABLE, embedding_model=None, vector=None)
