@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from api_server import running_api
+from api_server import Client, running_api
 from conftest import StartWorker
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import Outcome, ProcessingError, Reason, TryAgain
+from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
 
 pytest_plugins = ["browser"]
 pytestmark = pytest.mark.browser
@@ -50,6 +53,11 @@ class Watched:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("dialog", lambda dialog: (self.errors.append(dialog.message), dialog.dismiss()))
 
+    @property
+    def client(self) -> Client:
+        """Another client of the same API."""
+        return Client(self.base_url)
+
     def save(self, url: str, title: str = "") -> None:
         self.page.get_by_label("Address").fill(url)
         self.page.get_by_label("Title").fill(title)
@@ -65,7 +73,7 @@ class Watched:
 @pytest.fixture
 def tab(settings: Settings, browser: Browser) -> Iterator[Watched]:
     with running_api(settings) as base_url:
-        context = browser.new_context(viewport={"width": 360, "height": 740})
+        context = browser.new_context(viewport={"width": 320, "height": 640})
         tab = Watched(context.new_page(), base_url)
         tab.page.goto(base_url)
         yield tab
@@ -115,8 +123,128 @@ def test_a_failure_says_why_and_can_be_tried_again(
         expect(current.get_by_text("The page does not exist (any more).")).to_be_visible()
         expect(current.get_by_text("HTTP 404")).to_be_visible()
         origin.put("/put/later", _ARTICLE.encode())
-        current.get_by_role("button", name="Try again").click()
+        with tab.page.expect_request("**/api/bookmarks/1/reprocess"):
+            current.get_by_role("button", name="Try again").click()
         expect(current.get_by_text("Processed", exact=True)).to_be_visible(timeout=_WAIT_MS)
+        expect(tab.page.get_by_role("status").first).to_have_text("Processed: On bridges")
+    tab.assert_clean()
+
+
+def put_in_states(settings: Settings, ids: Sequence[int], *outcomes: Outcome) -> None:
+    """End the processing of the first bookmarks with these outcomes, as a worker does."""
+    with Store(settings) as store:
+        claims = store.claim(list(ids[: len(outcomes)]), lease_s=60)
+        store.finish([(claim, outcome, {}) for claim, outcome in zip(claims, outcomes, strict=True)])
+
+
+def test_a_retry_in_the_list_stays_there_and_keeps_the_focus(tab: Watched, settings: Settings) -> None:
+    tab.client.save("https://example.org/1", title="A title")
+    put_in_states(settings, [1], ProcessingError(Reason.NOT_FOUND, "HTTP 404"))
+    tab.page.reload()
+    latest = tab.page.locator("#latest")
+    button = latest.get_by_role("button", name="Try again: A title")
+    button.focus()
+    button.press("Enter")
+    expect(latest.get_by_text("Pending", exact=True)).to_be_visible()
+    expect(latest.get_by_role("link", name="A title")).to_be_focused()
+    expect(tab.page.get_by_role("status").first).to_have_text("Trying again: A title")
+    tab.assert_clean()
+
+
+def test_a_retry_that_is_refused_says_so_at_the_button(tab: Watched, settings: Settings) -> None:
+    tab.client.save("https://example.org/1")
+    put_in_states(settings, [1], ProcessingError(Reason.NOT_FOUND, "HTTP 404"))
+    tab.page.reload()
+    expect(tab.page.get_by_role("button", name="Try again")).to_be_visible()
+    tab.client.send("DELETE", "/api/bookmarks/1")
+    tab.page.get_by_role("button", name="Try again").click()
+    expect(tab.page.locator("#latest").get_by_role("alert")).to_have_text("there is no bookmark '1'")
+
+
+def test_one_that_will_be_tried_again_says_why_and_when(tab: Watched, settings: Settings) -> None:
+    tab.client.save("https://example.org/1")
+    error = ProcessingError(Reason.TIMED_OUT, "after 30 s")
+    put_in_states(settings, [1], TryAgain(error=error, delay_s=3_600, counts=True))
+    tab.page.reload()
+    latest = tab.page.locator("#latest")
+    expect(latest.get_by_text("Pending", exact=True)).to_be_visible()
+    expect(latest).to_contain_text("The site took too long to answer.")
+    expect(latest).to_contain_text("To be tried again:")
+    tab.assert_clean()
+
+
+def test_the_list_can_be_narrowed_by_state_and_reason(tab: Watched, settings: Settings) -> None:
+    for n in range(4):
+        tab.client.save(f"https://example.org/{n}", title=f"Page {n}")
+    reasons = (Reason.NOT_FOUND, Reason.TIMED_OUT, Reason.NOT_FOUND)
+    put_in_states(settings, [1, 2, 3], *(ProcessingError(reason, "so") for reason in reasons))
+    tab.page.reload()
+    headings = tab.page.locator("#latest h3")
+    expect(headings).to_have_text(["Page 3", "Page 2", "Page 1", "Page 0"])
+    tab.page.get_by_label("State").select_option("Failed")
+    expect(headings).to_have_text(["Page 2", "Page 1", "Page 0"])
+    tab.page.get_by_label("Reason").select_option("The page does not exist (any more)")
+    expect(headings).to_have_text(["Page 2", "Page 0"])
+    tab.page.reload()
+    expect(headings).to_have_text(["Page 2", "Page 0"])
+    expect(tab.page.get_by_label("State")).to_have_value("failed")
+    tab.page.get_by_label("State").select_option("Processed")
+    expect(tab.page.get_by_text("None of this kind.")).to_be_visible()
+    tab.page.goto(f"{tab.base_url}/?status=nonsense")
+    expect(headings).to_have_text(["Page 3", "Page 2", "Page 1", "Page 0"])
+    tab.assert_clean()
+
+
+def test_more_are_loaded_and_stay_up_to_date(tab: Watched, settings: Settings) -> None:
+    for n in range(45):
+        tab.client.save(f"https://example.org/{n}", title=f"Page {n}")
+    tab.page.reload()
+    headings = tab.page.locator("#latest h3")
+    expect(headings).to_have_count(20)
+    more = tab.page.get_by_role("button", name="Load more")
+    more.press("Enter")
+    expect(headings).to_have_count(40)
+    expect(more).to_be_focused()
+    more.press("Enter")
+    expect(headings).to_have_count(45)
+    expect(more).to_be_hidden()
+    expect(tab.page.get_by_role("link", name="Page 4", exact=True)).to_be_focused()
+    expect(headings.last).to_have_text("Page 0")
+    put_in_states(settings, [1], ProcessingError(Reason.NOT_FOUND, "HTTP 404"))
+    expect(tab.page.locator("#latest li").last).to_contain_text("Failed")
+    tab.assert_clean()
+
+
+def test_it_says_how_many_wait_and_that_redis_is_away(tab: Watched, private_redis: PrivateRedis) -> None:
+    tab.save("https://example.org/1")
+    waiting = tab.page.get_by_role("region", name="Waiting for a worker")
+    expect(waiting.locator("div")).to_have_text(["high0", "default1", "low0"])
+    private_redis.stop()
+    expect(tab.page.get_by_text("Redis is away")).to_be_visible()
+    expect(waiting).to_be_hidden()
+
+
+def test_one_that_is_deleted_elsewhere_is_gone(tab: Watched) -> None:
+    tab.save("https://example.org/1")
+    expect(tab.page.locator("#current article")).to_be_visible()
+    tab.client.send("DELETE", "/api/bookmarks/1")
+    expect(tab.page.locator("#current")).to_be_hidden()
+    expect(tab.page.get_by_text("Nothing saved yet.")).to_be_visible()
+
+
+def test_a_warning_in_the_answer_is_shown(tab: Watched) -> None:
+    """The server's own is given here by the way that the answer takes to the page."""
+
+    def warn(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"warning": "No worker is running."})
+
+    tab.page.route("**/api/bookmarks/quick-save", warn)
+    tab.save("https://example.org/1")
+    expect(tab.page.get_by_text("No worker is running.")).to_be_visible()
+    tab.page.unroute("**/api/bookmarks/quick-save")
+    tab.save("https://example.org/2")
+    expect(tab.page.get_by_text("No worker is running.")).to_be_hidden()
     tab.assert_clean()
 
 
@@ -135,7 +263,7 @@ def test_it_stays_within_a_narrow_window(tab: Watched) -> None:
     expect(tab.page.locator("#current article")).to_be_visible()
     tab.page.reload()
     expect(tab.page.locator("#latest article")).to_be_visible()
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_what_the_server_refuses_is_said_at_the_field(tab: Watched) -> None:

@@ -31,24 +31,20 @@ def page_headers(*, form_action: str = "'none'") -> dict[str, str]:
     """
     return {
         "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-        f"img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action {form_action}; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'",
+        f"img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action {form_action}; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
 
 
-def routes() -> list[Route]:
-    """The page at `/` and what belongs to it."""
-    reasons = "".join(
-        f'<option value="{reason}">{escape(reason.sentence.removesuffix("."))}</option>' for reason in Reason
-    )
-    index = _content("index.html").decode().replace("<!-- reasons -->", reasons)
-    return [
-        _route("/", index.encode(), "text/html"),
-        *(_route(f"/{name}", _content(name), media_type) for name, media_type in _FILES.items()),
-    ]
+PAGE_HEADERS = page_headers()
+
+
+def _file(path: str, name: str, media_type: str) -> Route:
+    """A route to one of the page's files, read once, here."""
+    return _route(path, _content(name), media_type)
 
 
 def _content(name: str) -> bytes:
@@ -57,6 +53,22 @@ def _content(name: str) -> bytes:
 
 def _route(path: str, content: bytes, media_type: str) -> Route:
     async def answer(_request: Request) -> Response:
-        return Response(content, media_type=media_type, headers=page_headers())
+        return Response(content, media_type=media_type, headers=PAGE_HEADERS)
 
     return Route(path, answer, methods=["GET"])
+
+
+def _index() -> bytes:
+    """The page at `/`, with every reason to choose from."""
+    reasons = "".join(
+        f'<option value="{reason}">{escape(reason.sentence.removesuffix("."))}</option>' for reason in Reason
+    )
+    return _content("index.html").replace(b"<!-- reasons -->", reasons.encode())
+
+
+def routes() -> list[Route]:
+    """The page at `/` and what belongs to it."""
+    return [
+        _route("/", _index(), "text/html"),
+        *(_file(f"/{name}", name, media_type) for name, media_type in _FILES.items()),
+    ]

@@ -6,7 +6,9 @@ A GET only asks, and so does a form of another site: nothing is saved because so
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,6 +29,8 @@ _HEADERS = page_headers(form_action="'self'") | {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+#: Asking needs to know no user; another site's link does not bring the session's cookie.
+_NOBODY = 0
 
 
 def routes() -> list[Route]:
@@ -42,6 +46,8 @@ async def share(request: Request) -> Response:
         # The rest of a body that is too large is not read: the connection cannot be used again.
         more = {"Connection": "close"} if error.status == 413 else {}
         return _page(share_pages.refused(str(error)), error.status, more)
+    except HTTPException as error:
+        return _page(share_pages.refused(error.detail), error.status_code, error.headers)
     except StoreError as error:
         logger.error("%s", error)
         return _page(share_pages.refused("The database cannot be used at the moment: try again later."), 503)
@@ -53,17 +59,17 @@ async def _answer(request: Request) -> Response:
         fields = read_form(body, request.headers.get("content-type", ""))
     else:
         fields = read_urlencoded(request.scope["query_string"])
-    new = _checked(request, fields)
     if request.method != "POST" or not _is_ours(request):
-        return _page(share_pages.question(new), 200)
+        return _page(share_pages.question(_checked(request, fields, _NOBODY)), 200)
+    new = _checked(request, fields, user_id(request))
     saver: GroupCommit = request.app.state.saver
     result = await saver.save(new)
     return _page(share_pages.saved(result), 200 if result.was_duplicate else 201)
 
 
-def _checked(request: Request, fields: dict[str, str]) -> NewBookmark:
+def _checked(request: Request, fields: dict[str, str], user: int) -> NewBookmark:
     """The first address that can be saved, checked as quick-save does. Raises InputError: why the first cannot."""
-    service, user = service_of(request), user_id(request)
+    service = service_of(request)
     url, text, title = (fields.get(name, "") for name in ("url", "text", "title"))
     own_title = shared_title(title, text, service.settings.title_max_chars)
     refusal: InvalidUrlError | None = None
@@ -91,5 +97,5 @@ def _is_ours(request: Request) -> bool:
     return origin is None or origin in (f"http://{host}", f"https://{host}")
 
 
-def _page(content: str, status: int, more: dict[str, str] | None = None) -> Response:
-    return Response(content, status, media_type="text/html", headers=_HEADERS | (more or {}))
+def _page(content: str, status: int, more: Mapping[str, str] | None = None) -> Response:
+    return Response(content, status, media_type="text/html", headers={**_HEADERS, **(more or {})})

@@ -81,7 +81,8 @@ function cardOf(bookmark, cards) {
   const before = shown.get(bookmark.id);
   const entry = before?.text === text ? before : { text, bookmark, node: card(bookmark, retry) };
   cards.set(bookmark.id, entry);
-  if (bookmark.id === watchedId && before && before.bookmark.status !== bookmark.status) {
+  const isNews = bookmark.status !== "pending" || bookmark.retryAt !== null;   // it was just said to wait
+  if (bookmark.id === watchedId && isNews && before && before.bookmark.status !== bookmark.status) {
     tell(`${wordFor(bookmark.status)}: `, element("bdi", {}, nameOf(bookmark)));
   }
   return entry.node;
