@@ -194,6 +194,8 @@ def test_what_is_shared_is_shown_and_not_run(api: Client) -> None:
         assert "form-action 'self'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
+        # Without TLS, the form's origin is all that tells it from a stranger's; `no-referrer` would take it away.
+        assert answer.headers["referrer-policy"] == "same-origin"
     assert stored(api)[0][1] == hostile
 
 
