@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from api_server import Client, running_api
-from conftest import StartWorker
+from conftest import StartWorker, wait_until
 from playwright.sync_api import Browser, Page, Route, expect
 
 from fuze_bench.lab.origin import Origin
@@ -170,6 +170,25 @@ def test_one_that_will_be_tried_again_says_why_and_when(tab: Watched, settings: 
     expect(latest.get_by_text("Pending", exact=True)).to_be_visible()
     expect(latest).to_contain_text("The site took too long to answer.")
     expect(latest).to_contain_text("To be tried again:")
+    tab.assert_clean()
+
+
+def test_a_second_look_in_vain_is_a_note(
+    tab: Watched, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    origin.put("/put/gone", _ARTICLE.encode())
+    tab.save(f"{origin.url}/put/gone")
+    current = tab.page.locator("#current")
+    with start_worker(settings):
+        expect(current.get_by_text("Processed", exact=True)).to_be_visible(timeout=_WAIT_MS)
+        origin.put("/put/gone", _ARTICLE.encode(), status=410)
+        tab.client.send("POST", "/api/bookmarks/1/reprocess")
+        wait_until(lambda: tab.client.get("/api/bookmarks/1").json["note"], what="the second look")
+    tab.page.reload()
+    latest = tab.page.locator("#latest")
+    expect(latest.get_by_text("Processed", exact=True)).to_be_visible()
+    expect(latest).to_contain_text("Looked at again in vain,")
+    expect(latest.locator(".summary")).to_contain_text("cables")
     tab.assert_clean()
 
 

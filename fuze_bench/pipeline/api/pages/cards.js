@@ -40,17 +40,21 @@ function retryButton(bookmark, retry) {
   return button;
 }
 
-// What went wrong: a sentence for people, then the engineer's detail in brackets.
+const timeOf = (seconds) => new Date(seconds * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+
+// What went wrong: a sentence for people, then the engineer's detail in brackets. Where a text was found before, it is
+// but a note that the last look was in vain.
 function failure(bookmark, retry) {
-  const isFinal = bookmark.status === "failed";
-  if (!isFinal && (bookmark.status !== "pending" || bookmark.retryAt === null)) return [];
-  const text = bookmark.error ?? "It failed.";
+  const text = bookmark.error ?? bookmark.note?.error;
+  if (!text || bookmark.status === "processing") return [];
   const [, sentence, detail] = /^(.*?\.) \((.*)\)$/s.exec(text) ?? [null, text, ""];
-  const due = new Date(bookmark.retryAt * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  const isFinal = bookmark.status === "failed";
+  const looked = bookmark.error ? "" : `Looked at again in vain, ${timeOf(bookmark.note.at)}: `;
   return [
-    element("p", { className: isFinal ? "why" : "" }, sentence),
+    element("p", { className: isFinal ? "why" : "" }, looked + sentence),
     detail ? element("p", { className: "detail" }, detail) : null,
-    isFinal ? retryButton(bookmark, retry) : element("p", { className: "detail" }, `To be tried again: ${due}`),
+    isFinal ? retryButton(bookmark, retry) : null,
+    bookmark.retryAt === null ? null : element("p", { className: "detail" }, `To be tried again: ${timeOf(bookmark.retryAt)}`),
   ];
 }
 
