@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from api_server import Client, running_api
 from conftest import StartWorker, wait_until
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import Outcome, ProcessingError, Reason, TryAgain
@@ -251,19 +251,15 @@ def test_one_that_is_deleted_elsewhere_is_gone(tab: Watched) -> None:
     expect(tab.page.get_by_text("Nothing saved yet.")).to_be_visible()
 
 
-def test_a_warning_in_the_answer_is_shown(tab: Watched) -> None:
-    """The server's own is given here by the way that the answer takes to the page."""
-
-    def warn(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, json=answer.json() | {"warning": "No worker is running."})
-
-    tab.page.route("**/api/bookmarks/quick-save", warn)
+def test_it_warns_while_no_worker_listens(
+    tab: Watched, settings: Settings, start_worker: StartWorker
+) -> None:
     tab.save("https://example.org/1")
-    expect(tab.page.get_by_text("No worker is running.")).to_be_visible()
-    tab.page.unroute("**/api/bookmarks/quick-save")
-    tab.save("https://example.org/2")
-    expect(tab.page.get_by_text("No worker is running.")).to_be_hidden()
+    expect(tab.page.get_by_text("no worker listens to the queue 'default'")).to_be_visible()
+    with start_worker(settings):
+        tab.save("https://example.org/2")
+        expect(tab.page.locator("#current h3")).to_have_text("https://example.org/2")
+        expect(tab.page.get_by_text("no worker listens")).to_be_hidden()
     tab.assert_clean()
 
 

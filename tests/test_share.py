@@ -70,7 +70,7 @@ def says(answer: Answer, status: int, *texts: str) -> bool:
 
 def test_a_share_with_the_link_in_its_text_is_saved_and_queued(api: Client, settings: Settings) -> None:
     form = (CASES / "A05.form").read_bytes().strip()
-    assert says(post(api, form), 201, "<h1>Saved</h1>", "The bridge at dawn")
+    assert says(post(api, form), 201, "<h1>Saved</h1>", "The bridge at dawn", "no worker listens to")
     assert stored(api) == [("https://example.org/stories/bridge?id=7", "The bridge at dawn")]
     assert kept(settings)[1]["default"] == ["bookmark-1-1"]
 

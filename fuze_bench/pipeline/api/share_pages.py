@@ -50,8 +50,9 @@ def saved(result: SaveResult) -> str:
         if result.was_duplicate
         else "It is fetched and read in the background."
     )
-    bookmark = result.bookmark
-    return _page(heading, f'{_shown(bookmark.title, bookmark.url)}\n    <p class="quiet">{note}</p>')
+    warning = "" if result.warning is None else f'\n    <p id="warning">{escape(result.warning)}</p>'
+    shown = _shown(result.bookmark.title, result.bookmark.url)
+    return _page(heading, f'{shown}\n    <p class="quiet">{note}</p>{warning}')
 
 
 def refused(reason: str) -> str:
