@@ -11,10 +11,11 @@ import msgspec
 from fuze_bench.errors import InputError
 from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Saved, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.job_states import JobHandle
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
-from fuze_bench.pipeline.task_queue import JobHandle, TaskQueue, check_queue
+from fuze_bench.pipeline.task_queue import TaskQueue, check_queue
 from fuze_bench.pipeline.urls import parse_page_url
 
 if TYPE_CHECKING:

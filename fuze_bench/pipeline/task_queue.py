@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,9 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
 from fuze_bench.errors import InputError, QueueUnavailableError, one_line
-from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, Status, parse_job_id
+from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, parse_job_id
 from fuze_bench.pipeline.fallback import ThreadFallback
+from fuze_bench.pipeline.job_states import JobHandle, JobState, state_of_job, state_of_row
 from fuze_bench.pipeline.listeners import Listeners
 from fuze_bench.pipeline.redis_server import connect, running_private_url, with_running_redis
 from fuze_bench.pipeline.settings import QUEUES, Settings
@@ -34,35 +34,6 @@ logger = logging.getLogger(__name__)
 
 _NOT_BEGUN = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 _SHORTEST_RETRY_S = 0.05
-_JOB_STATUS = {
-    Status.PENDING: "queued",
-    Status.PROCESSING: "started",
-    Status.PROCESSED: "finished",
-    Status.FAILED: "failed",
-}
-
-
-class JobHandle(msgspec.Struct, frozen=True):
-    """A job that was asked for: its id, its queue, and who will do it."""
-
-    id: str
-    queue: str
-    mode: Mode
-
-
-class JobState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a job. Times are seconds since 1970 UTC; None: not yet, or not known."""
-
-    id: str
-    status: str
-    queue: str
-    created_at: float | None = None
-    enqueued_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    attempts: int = 0
-    error: str | None = None
-    result: Any = None
 
 
 class TaskQueue:
@@ -219,8 +190,8 @@ class TaskQueue:
         except (QueueUnavailableError, redis.RedisError):
             job, result = None, None
         if bookmark is not None and bookmark.generation == key[1]:
-            return _state_of_row(job_id, bookmark, job, result)
-        return None if job is None else _state_of_job(job, result)
+            return state_of_row(job_id, bookmark, job, result)
+        return None if job is None else state_of_job(job, result)
 
     def _on_thread(self, bookmark: Bookmark) -> Mode:
         if self._fallback is not None and self._fallback.submit(bookmark.id):
@@ -314,43 +285,6 @@ def _job_data(bookmark: Bookmark, settings: Settings) -> Any:
         result_ttl=settings.result_ttl_s,
         failure_ttl=settings.result_ttl_s,
     )
-
-
-def _state_of_row(job_id: str, bookmark: Bookmark, job: Job | None, result: Any) -> JobState:
-    status = _JOB_STATUS[bookmark.status]
-    if job is not None and bookmark.status is Status.PENDING:
-        status = str(job.get_status(refresh=False).value)
-    return JobState(
-        id=job_id,
-        status=status,
-        queue=bookmark.queue,
-        created_at=_seconds(job.created_at) if job else bookmark.created_at,
-        enqueued_at=_seconds(job.enqueued_at) if job else None,
-        started_at=bookmark.started_at,
-        ended_at=bookmark.done_at,
-        attempts=bookmark.attempts,
-        error=bookmark.error,
-        result=result,
-    )
-
-
-def _state_of_job(job: Job, result: Any) -> JobState:
-    return JobState(
-        id=job.id,
-        status=str(job.get_status(refresh=False).value),
-        queue=job.origin,
-        created_at=_seconds(job.created_at),
-        enqueued_at=_seconds(job.enqueued_at),
-        started_at=_seconds(job.started_at),
-        ended_at=_seconds(job.ended_at),
-        attempts=(job.number_of_retries or 0) + 1 if job.started_at else 0,
-        error=None,
-        result=result,
-    )
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
 
 
 @lru_cache(maxsize=1)

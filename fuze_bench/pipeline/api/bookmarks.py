@@ -25,8 +25,8 @@ from fuze_bench.pipeline.api.requests import (
     user_id,
 )
 from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
+from fuze_bench.pipeline.job_states import JobState
 from fuze_bench.pipeline.service import SaveResult
-from fuze_bench.pipeline.task_queue import JobState
 
 _LIST_PARAMETERS = ("status", "reason", "limit", "after")
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
