@@ -8,12 +8,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+import click
 import redis
 from rich.console import Console
 from rich.live import Live
@@ -21,12 +22,13 @@ from rich.table import Table
 from rq import Queue
 
 from fuze_bench.errors import ServiceError
+from fuze_bench.pipeline.bulk import in_groups, refusal, save_group
 from fuze_bench.pipeline.control import living_workers
+from fuze_bench.pipeline.imports import ImportItem
 from fuze_bench.pipeline.redis_server import connect, redis_for, running_private_url
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
-from fuze_bench.pipeline.urls import parse_page_url
 from fuze_bench.processes import Child, free_port
 
 _REFRESH_S = 0.5
@@ -150,6 +152,14 @@ def run(system: System, workers: int) -> None:
     console.print("stopping …")
 
 
+def _save(service: BookmarkService, items: list[ImportItem]) -> None:
+    """Save what can be saved, and say what cannot."""
+    for group in in_groups(items):
+        for result in save_group(service, group, user_id=1, queue="low"):
+            if result.error is not None:
+                click.echo(refusal(result), err=True)
+
+
 def _screen(snapshot: Snapshot, workers: int) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     state = f"{snapshot.workers} of {workers}" + (
@@ -197,19 +207,14 @@ def run_up(
     port: int,
     origin_port: int | None,
     pages: Path | None,
-    addresses: Sequence[str],
+    items: list[ImportItem],
     latency_ms: int,
 ) -> None:
-    """The whole command; saves `addresses` once everything runs. SIGTERM while it starts is as good as Ctrl-C.
-
-    Raises InputError, before anything is started, if one of the addresses cannot be saved.
-    """
+    """The whole command; saves `items` once everything runs. SIGTERM while it starts is as good as Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for address in addresses:
-        parse_page_url(address, max_chars=settings.url_max_chars)
     signal.signal(signal.SIGTERM, interrupt)
     with running_system(
         settings,
@@ -220,7 +225,7 @@ def run_up(
         pages=pages,
         latency_ms=latency_ms,
     ) as system:
-        if addresses:
+        if items:
             with BookmarkService(system.settings) as service:
-                service.save([service.check(user_id=1, url=address, queue="low") for address in addresses])
+                _save(service, items)
         run(system, workers)

@@ -3,90 +3,152 @@
 from __future__ import annotations
 
 import os
-import re
+import signal
 import sys
-from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, TextIO
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from fuze_bench.errors import InputError
 from fuze_bench.pipeline.settings import QUEUES, Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from fuze_bench.pipeline.bulk import ItemResult
+    from fuze_bench.pipeline.imports import ImportItem
     from fuze_bench.pipeline.service import BookmarkService
 
-_SAVE_GROUP = 500
+_FORMATS = ("lines", "csv", "html")
 
 
 @click.command()
 @click.argument("urls", nargs=-1)
 @click.option(
-    "--file", "file", type=click.File("r", encoding="utf-8"), help="One URL a line; - reads standard input."
+    "--file",
+    "file",
+    type=click.File("rb"),
+    help="Addresses one a line, a CSV file with a column url, or a browser's bookmark export; - reads standard input.",
+)
+@click.option(
+    "--format", "format_name", type=click.Choice(_FORMATS), help="Of the file.  [default: what it looks like]"
 )
 @click.option("--queue", type=click.Choice(QUEUES), help="[default: default, and low for --file]")
 @click.option("--title", help="Your own title, for a single URL.")
-def save(urls: tuple[str, ...], file: TextIO | None, queue: str | None, title: str | None) -> None:
+def save(
+    urls: tuple[str, ...],
+    file: BinaryIO | None,
+    format_name: str | None,
+    queue: str | None,
+    title: str | None,
+) -> None:
     """Save pages; they are processed by the workers, or here and now if no Redis is running."""
     if not urls and file is None:
         raise click.UsageError("Nothing to save: give URLs or --file.")
     if title is not None and (len(urls) != 1 or file is not None):
         raise click.UsageError("--title goes with exactly one URL.")
-    refused = _save_all(addresses(urls, file), queue or ("default" if file is None else "low"), title)
+    if format_name is not None and file is None:
+        raise click.UsageError("--format goes with --file.")
+    from fuze_bench.pipeline.imports import ImportItem
+
+    items = [ImportItem(url, title) for url in urls] + items_of(file, format_name)
+    refused = _save_all(items, queue or ("default" if file is None else "low"), count=file is not None)
     if refused:
         raise click.exceptions.Exit(1)
 
 
-def addresses(urls: tuple[str, ...], file: TextIO | None) -> Iterator[str]:
-    """What is to be saved: the arguments, then the lines of the file without comments and blank ones."""
-    yield from urls
-    for line in file or ():
-        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()  # a # within an address is its own
-        if text:
-            yield text
+def items_of(file: BinaryIO | None, format_name: str | None = None) -> list[ImportItem]:
+    """All entries of the file: one that cannot be read to its end saves nothing. Raises InputError."""
+    from fuze_bench.pipeline.imports import Format, read_items
+
+    if file is None:
+        return []
+    return list(read_items(file.read(), None if format_name is None else Format(format_name)))
 
 
-def _save_all(given: Iterator[str], queue: str, title: str | None) -> int:
-    """Save in groups, an answer a line; how many were refused."""
+def _save_all(items: list[ImportItem], queue: str, *, count: bool) -> int:
+    """Save in groups, an answer a line and, with `count`, a last line of numbers; how many were refused."""
+    from rich.console import Console
     from rich.progress import Progress
 
     from fuze_bench.pipeline.redis_server import with_running_redis
     from fuze_bench.pipeline.service import BookmarkService
 
-    refused = 0
-    interactive = sys.stderr.isatty()
-    with BookmarkService(with_running_redis(Settings.from_mapping(os.environ))) as service:
-        everything = list(given)
-        with Progress(disable=not interactive, transient=True) as progress:
-            task = progress.add_task("saving", total=len(everything))
-            waiting = iter(everything)
-            while group := list(islice(waiting, _SAVE_GROUP)):
-                refused += _save_group(service, group, queue, title)
+    with (
+        BookmarkService(with_running_redis(Settings.from_mapping(os.environ))) as service,
+        Progress(
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        ) as progress,
+    ):
+        counts = _save_items(service, items, queue, progress, count=count)
+        _finish_here(service, progress)
+    return counts["refused"]
+
+
+def _save_items(
+    service: BookmarkService, items: list[ImportItem], queue: str, progress: Progress, *, count: bool
+) -> Counter[str]:
+    """Save in groups, an answer a line; Ctrl-C stops behind the group in hand, and what is saved stays."""
+    from fuze_bench.pipeline.bulk import in_groups, save_group
+
+    counts: Counter[str] = Counter()
+    warned: set[str | None] = {None}
+    task = progress.add_task("saving", total=len(items))
+    try:
+        with _interrupted() as is_interrupted:
+            for group in in_groups(items):
+                for result in save_group(service, group, user_id=1, queue=queue):
+                    counts[result.result] += 1
+                    if result.warning not in warned:
+                        warned.add(result.warning)
+                        click.echo(f"warning    {result.warning}", err=True)
+                    _say(result)
                 progress.advance(task, len(group))
-            _finish_here(service, progress)
-    return refused
+                if is_interrupted():
+                    raise KeyboardInterrupt
+    finally:
+        if count:
+            left = len(items) - counts.total()
+            click.echo(
+                f"{counts['saved']} saved, {counts['duplicate']} duplicates, {counts['refused']} refused"
+                + (f", {left} not tried" if left else ""),
+                err=True,
+            )
+    return counts
 
 
-def _save_group(service: BookmarkService, group: list[str], queue: str, title: str | None) -> int:
-    accepted, refused = [], 0
-    for url in group:
-        try:
-            accepted.append(service.check(user_id=1, url=url, title=title, queue=queue))
-        except InputError as error:
-            refused += 1
-            click.echo(f"refused    {url[:200]}: {error}", err=True)
-    results = service.save(accepted)
-    for warning in {result.warning: None for result in results if result.warning}:
-        click.echo(f"warning    {warning}", err=True)
-    for result in results:
-        word = "duplicate" if result.was_duplicate else "saved"
-        click.echo(
-            f"{word:<10} {result.job.id} ({result.job.mode}, {result.bookmark.status}) {result.bookmark.url}"
-        )
-    return refused
+def _say(result: ItemResult) -> None:
+    from fuze_bench.pipeline.bulk import printable, refusal
+
+    saved = result.saved
+    if saved is None:
+        click.echo(refusal(result), err=True)
+    else:
+        job, bookmark = saved.job, saved.bookmark
+        click.echo(printable(f"{result.result:<10} {job.id} ({job.mode}, {bookmark.status}) {bookmark.url}"))
+
+
+@contextmanager
+def _interrupted() -> Iterator[Callable[[], bool]]:
+    """Holds the first Ctrl-C back and tells of it; a second one interrupts at once."""
+    before = signal.getsignal(signal.SIGINT)
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finish_here(service: BookmarkService, progress: Progress) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 
-from fuze_bench.commands.saving import addresses
+from fuze_bench.commands.saving import items_of
 from fuze_bench.pipeline.settings import Kind, Settings
 
 
@@ -31,7 +31,9 @@ from fuze_bench.pipeline.settings import Kind, Settings
     help="A folder of HTML for the origin to serve.  [default: the shipped corpus]",
 )
 @click.option(
-    "--urls", type=click.File("r", encoding="utf-8"), help="Addresses to save at the start, one a line."
+    "--urls",
+    type=click.File("rb"),
+    help="Addresses to save at the start: one a line, CSV, or a bookmark export.",
 )
 @click.option(
     "--latency-ms", type=click.IntRange(min=0), default=100, show_default=True, help="Of the origin."
@@ -42,7 +44,7 @@ def up(
     port: int,
     origin_port: int | None,
     pages: Path | None,
-    urls: TextIO | None,
+    urls: BinaryIO | None,
     latency_ms: int,
 ) -> None:
     """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it."""
@@ -56,7 +58,7 @@ def up(
         port=port,
         origin_port=origin_port if origin_port is not None or port == 0 else port + 1,
         pages=pages,
-        addresses=list(addresses((), urls)),
+        items=items_of(urls),
         latency_ms=latency_ms,
     )
 
