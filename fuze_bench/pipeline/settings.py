@@ -112,7 +112,11 @@ class Settings:
     title_max_chars: int = 1_000
     description_max_chars: int = 10_000
     body_max_bytes: int = 256 * 1024
-    """Largest request body that the API reads."""
+    """Largest request body that the API reads, but for imports."""
+    import_max_bytes: int = 16 * 1024 * 1024
+    """Largest list of pages that the API takes at once."""
+    import_max_items: int = 20_000
+    """Most pages in such a list."""
     tracking_parameters: tuple[str, ...] = TRACKING_PARAMETERS
     """Query parameters dropped from the canonical URL (comma-separated in the environment)."""
 
@@ -210,6 +214,8 @@ _LOWEST: dict[str, float] = {
     "title_max_chars": 1,
     "description_max_chars": 1,
     "body_max_bytes": 256,
+    "import_max_bytes": 256,
+    "import_max_items": 1,
     "redis_connect_timeout_s": 0.01,
     "redis_timeout_s": 0.01,
     "redis_retry_s": 0,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fuze_bench.pipeline.api import bookmarks, health, openapi, pages, problems, queues, share
+from fuze_bench.pipeline.api import bookmarks, health, imports, openapi, pages, problems, queues, share
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
@@ -28,12 +28,14 @@ def create_app(settings: Settings) -> Starlette:
         service = await asyncio.to_thread(BookmarkService, settings)
         saver = GroupCommit(service)
         app.state.service, app.state.saver = service, saver
+        app.state.importer = imports.Importer(service)
         recovering = asyncio.create_task(_recover(service))
         try:
             yield
         finally:
             recovering.cancel()
             await saver.close()
+            await asyncio.to_thread(app.state.importer.close)
             await asyncio.to_thread(service.close)
 
     app = Starlette(
@@ -43,6 +45,7 @@ def create_app(settings: Settings) -> Starlette:
             *share.routes(),
             *queues.routes(),
             Route("/api/bookmarks/quick-save", bookmarks.quick_save, methods=["POST"]),
+            Route("/api/bookmarks/import", imports.import_bookmarks, methods=["POST"]),
             Route("/api/bookmarks", bookmarks.list_bookmarks, methods=["GET"]),
             Route("/api/bookmarks/{id}", bookmarks.bookmark, methods=["GET", "DELETE"]),
             Route("/api/bookmarks/{id}/reprocess", bookmarks.reprocess, methods=["POST"]),

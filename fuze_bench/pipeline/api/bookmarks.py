@@ -100,7 +100,7 @@ async def bookmark(request: Request) -> Response:
 
 async def _found_bookmark(request: Request) -> Bookmark:
     text = request.path_params["id"]
-    if text == "quick-save":
+    if text in ("quick-save", "import"):
         raise HTTPException(405, headers={"Allow": "POST"})
     found, number = None, read_digits(text)
     if 0 < number <= LARGEST_ID:

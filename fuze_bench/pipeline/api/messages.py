@@ -24,10 +24,11 @@ class QuickSave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{name} is given twice: give it once", field=name)
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise InputError(f"{name[:50]} is given twice: give it once", field=name[:50])
+        seen.add(name)
 
 
 _decode_quick_save = msgspec.json.Decoder(QuickSave).decode
@@ -40,14 +41,18 @@ def read_quick_save(body: bytes) -> QuickSave:
     try:
         sent = _decode_quick_save(body)
     except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `")
-        field = path.strip("`$.") or None
-        raise InputError(f"{field or 'the body'}: {detail[:300]}", field=field) from None
+        raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_json(body, one_line(error)) from None
     # Of a name that is there twice the decoder takes the last, other readers the first.
     _read_strictly(body.decode())
     return sent
+
+
+def _invalid(error: msgspec.DecodeError, whole: str = "the body") -> InputError:
+    detail, _, path = str(error).partition(" - at `")
+    field = path.strip("`$.") or None
+    return InputError(f"{field or whole}: {detail[:300]}", field=field)
 
 
 def _not_json(body: bytes, detail: str) -> InputError:
@@ -64,6 +69,44 @@ def _not_json(body: bytes, detail: str) -> InputError:
                 f"{where} contains half a surrogate pair or is not UTF-8: correct it", field=field
             )
     return InputError(f"the body is not JSON: {detail}", status=400)
+
+
+class ImportedPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One page of a list that is imported."""
+
+    url: str
+    title: str | None = None
+    description: str | None = None
+
+
+class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pages to be saved, each by itself: an entry that is not an ImportedPage is refused, the others are not."""
+
+    bookmarks: list[msgspec.Raw]
+    queue: QueueName = "low"
+
+
+_decode_import = msgspec.json.Decoder(Import).decode
+_decode_imported_page = msgspec.json.Decoder(ImportedPage).decode
+
+
+def read_import(body: bytes) -> tuple[list[ImportedPage | str], str]:
+    """The pages that a request's body lists (or what is wrong with them), and their queue. Raises InputError."""
+    try:
+        sent = _decode_import(body)
+        _read_strictly(body.decode())
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the body is not JSON: {one_line(error)[:300]}", status=400) from None
+    return [_imported_page(raw) for raw in sent.bookmarks], sent.queue
+
+
+def _imported_page(raw: msgspec.Raw) -> ImportedPage | str:
+    try:
+        return _decode_imported_page(raw)
+    except msgspec.DecodeError as error:
+        return str(_invalid(error, "the entry"))
 
 
 class JobRef(msgspec.Struct, frozen=True):
@@ -83,6 +126,26 @@ class QuickSaved(msgspec.Struct, frozen=True, rename="camel"):
     was_duplicate: bool
     job: JobRef
     warning: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ImportedItem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """What became of one entry: `error` says why it was refused, `line` where it stands in a file."""
+
+    url: str
+    result: Literal["saved", "duplicate", "refused"]
+    line: int | None = None
+    bookmark_id: int | None = None
+    job: JobRef | None = None
+    error: str | None = None
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """The numbers of an import, and an answer for each of its entries, in their order."""
+
+    saved: int
+    duplicates: int
+    refused: int
+    items: list[ImportedItem]
 
 
 class BookmarkPage(msgspec.Struct, frozen=True):

@@ -19,6 +19,9 @@ def describe(settings: Settings) -> dict[str, Any]:
     types = (
         messages.QuickSave,
         messages.QuickSaved,
+        messages.Import,
+        messages.ImportedPage,
+        messages.Imported,
         Bookmark,
         messages.BookmarkPage,
         messages.Job,
@@ -29,6 +32,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     ref = {kind.__name__: reference for kind, reference in zip(types, references, strict=True)}
     _add_limits(schemas["QuickSave"]["properties"], settings)
+    _describe_import(schemas["Import"]["properties"]["bookmarks"], ref["ImportedPage"], settings)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -49,6 +53,12 @@ def _add_limits(properties: dict[str, Any], settings: Settings) -> None:
         for option in properties[name]["anyOf"]:
             if option.get("type") == "string":
                 option["maxLength"] = limit
+
+
+def _describe_import(bookmarks: dict[str, Any], page: dict[str, Any], settings: Settings) -> None:
+    bookmarks["maxItems"] = settings.import_max_items
+    # Anything is taken; what is no page is refused by itself.
+    bookmarks["items"] = {"anyOf": [page, {}]}
 
 
 def _paths(ref: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +82,24 @@ def _paths(ref: dict[str, Any]) -> dict[str, Any]:
                 "responses": {
                     "201": _answer("Saved", saved),
                     "200": _answer("Known already", saved),
+                    **_problems(problem, 400, 413, 415, 422, 503),
+                },
+            }
+        },
+        "/api/bookmarks/import": {
+            "post": {
+                "summary": "Save many pages, each by itself, behind all others",
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        **_json(ref["Import"]),
+                        "text/plain": {"schema": {"type": "string", "description": "One address a line"}},
+                        "text/csv": {"schema": {"type": "string", "description": "With a column url"}},
+                        "text/html": {"schema": {"type": "string", "description": "A browser's export"}},
+                    },
+                },
+                "responses": {
+                    "200": _answer("What became of each", ref["Imported"]),
                     **_problems(problem, 400, 413, 415, 422, 503),
                 },
             }

@@ -1,0 +1,119 @@
+"""Importing many pages at once, so that nobody who saves a single one has to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fuze_bench.errors import InputError, StoreError, one_line
+from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api.requests import json_answer, read_body, service_of, user_id
+from fuze_bench.pipeline.bulk import ItemResult, Result, in_groups, save_group
+from fuze_bench.pipeline.imports import Format, ImportItem, read_items
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+_FILES = {"text/plain": Format.LINES, "text/csv": Format.CSV, "text/html": Format.HTML}
+_SHOWN_CHARS = 200
+
+
+class Importer:
+    """Reads lists and saves their groups on the one thread that imports have: however many there are, one group is
+    written at a time, and they take turns.
+    """
+
+    def __init__(self, service: BookmarkService) -> None:
+        self._service = service
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="import")
+
+    async def read(self, body: bytes, media_type: str) -> tuple[list[ImportItem], str]:
+        """The entries of a list, and the queue they are for. Raises InputError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _read, body, media_type, self._service.settings)
+
+    async def save(self, group: Sequence[ImportItem], user: int, queue: str) -> list[ItemResult]:
+        """Save a group in a transaction of its own. Raises StoreError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: save_group(self._service, group, user_id=user, queue=queue)
+        )
+
+    def close(self) -> None:
+        """Wait for the group in hand; what nobody waits for any more is not begun."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+async def import_bookmarks(request: Request) -> Response:
+    """Save every page of a list, with an answer for each; a client that goes away ends it behind the group in hand."""
+    settings = service_of(request).settings
+    body = await read_body(request, settings.import_max_bytes)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and media_type not in _FILES:
+        known = ", ".join(("application/json", *_FILES))
+        raise InputError(f"Content-Type is {media_type[:50]!r}: send one of {known}", status=415)
+    importer: Importer = request.app.state.importer
+    items, queue = await importer.read(body, media_type)
+    results: list[ItemResult] = []
+    for group in in_groups(items):
+        if await request.is_disconnected():
+            break
+        try:
+            results += await importer.save(group, user_id(request), queue)
+        except StoreError as error:
+            if not any(result.saved for result in results):
+                raise
+            why = f"not saved, send it again: {one_line(error)}"
+            results += [ItemResult(item, error=why) for item in items[len(results) :]]
+            break
+    return json_answer(_imported(results))
+
+
+def _read(body: bytes, media_type: str, settings: Settings) -> tuple[list[ImportItem], str]:
+    if media_type == "application/json":
+        pages, queue = messages.read_import(body)
+        items = [_item(page) for page in pages]
+    else:
+        items, queue = [], "low"
+        for item in read_items(body, _FILES[media_type]):
+            items.append(item)
+            if len(items) > settings.import_max_items:
+                break
+    if len(items) > settings.import_max_items:
+        limit = settings.import_max_items
+        raise InputError(
+            f"the list is too long: the limit is {limit:,} entries, send it in parts", status=413
+        )
+    return items, queue
+
+
+def _item(page: messages.ImportedPage | str) -> ImportItem:
+    if isinstance(page, str):
+        return ImportItem("", problem=page)
+    return ImportItem(page.url, page.title, page.description)
+
+
+def _imported(results: Sequence[ItemResult]) -> messages.Imported:
+    counts = Counter(result.result for result in results)
+    return messages.Imported(
+        saved=counts[Result.SAVED],
+        duplicates=counts[Result.DUPLICATE],
+        refused=counts[Result.REFUSED],
+        items=[_imported_item(result) for result in results],
+    )
+
+
+def _imported_item(result: ItemResult) -> messages.ImportedItem:
+    item, saved = result.item, result.saved
+    return messages.ImportedItem(
+        url=item.url if len(item.url) <= _SHOWN_CHARS else item.url[:_SHOWN_CHARS] + "…",
+        result=result.result.value,
+        line=item.line,
+        bookmark_id=saved.bookmark.id if saved else None,
+        job=messages.JobRef(saved.job.id, saved.job.queue, saved.job.mode) if saved else None,
+        error=result.error,
+    )
