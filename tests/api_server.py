@@ -96,7 +96,7 @@ class Client:
         return host, int(port)
 
     def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        connection = HTTPConnection(*self.address, timeout=30)
+        connection = HTTPConnection(*self.address, timeout=120)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()

@@ -19,7 +19,7 @@ from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 
 _FILES = {"text/plain": Format.LINES, "text/csv": Format.CSV, "text/html": Format.HTML}
-_SHOWN_CHARS = 200
+_SHOWN_CHARS = 8_000
 
 
 class Importer:
@@ -110,10 +110,16 @@ def _imported(results: Sequence[ItemResult]) -> messages.Imported:
 def _imported_item(result: ItemResult) -> messages.ImportedItem:
     item, saved = result.item, result.saved
     return messages.ImportedItem(
-        url=item.url if len(item.url) <= _SHOWN_CHARS else item.url[:_SHOWN_CHARS] + "…",
+        url=_shown(item.url),
         result=result.result.value,
         line=item.line,
         bookmark_id=saved.bookmark.id if saved else None,
         job=messages.JobRef(saved.job.id, saved.job.queue, saved.job.mode) if saved else None,
         error=result.error,
     )
+
+
+def _shown(url: str) -> str:
+    """The address as it was sent, unless it is absurdly long or no Unicode."""
+    short = url if len(url) <= _SHOWN_CHARS else url[:_SHOWN_CHARS] + "…"
+    return short.encode("utf-8", "replace").decode()
