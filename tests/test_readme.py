@@ -38,6 +38,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+QUICK_SAVE = "curl -s http://127.0.0.1:8000/api/bookmarks/quick-save"
+IMPORT = "curl -s http://127.0.0.1:8000/api/bookmarks/import"
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
 
 
@@ -92,7 +94,8 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_command_is_run_by_a_test_here() -> None:
     known = (
-        "make report", "make test", "make up", "curl ", ".venv/bin/fuze-bench status", ".venv/bin/fuze-bench save",
+        "make report", "make test", "make up", QUICK_SAVE, IMPORT, ".venv/bin/fuze-bench status",
+        ".venv/bin/fuze-bench save https", ".venv/bin/fuze-bench save --file",
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
         ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
         ".venv/bin/fuze-bench doctor", ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
@@ -146,18 +149,28 @@ def test_lab_runs_land_where_those_of_report_do(callers: str | None, expected: P
 
 
 def test_playing_with_it(running: Running, tmp_path: Path, origin: Origin) -> None:
-    answer = json.loads(running.run(at(origin, the("curl ")), tmp_path).stdout)
+    answer = json.loads(running.run(at(origin, the(QUICK_SAVE)), tmp_path).stdout)
     assert answer["job"] == {"id": "bookmark-1-1", "queue": "default", "mode": "rq"}
     assert running.run(the(".venv/bin/fuze-bench retry"), tmp_path).stdout == "0 would be processed again\n"
     assert "bookmark 13 is not known" in running.run(the(".venv/bin/fuze-bench cancel"), tmp_path).stdout
     status = running.run(the(".venv/bin/fuze-bench status"), tmp_path)
     assert status.stdout.startswith("id           bookmark-1-1\n")
-    saved = running.run(at(origin, the(".venv/bin/fuze-bench save")), tmp_path)
+    saved = running.run(at(origin, the(".venv/bin/fuze-bench save https")), tmp_path)
     assert saved.returncode == 0
     assert len(re.findall(r"^saved .*\(rq", saved.stdout, re.MULTILINE)) == 2
     assert "--pages" in running.run(the(".venv/bin/fuze-bench up --help"), tmp_path).stdout
     with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/", timeout=10) as page:
         assert b"<html" in page.read().lower()
+
+
+def test_bringing_bookmarks_along(running: Running, tmp_path: Path, origin: Origin) -> None:
+    (tmp_path / "bookmarks.html").write_text(
+        f"<!DOCTYPE NETSCAPE-Bookmark-file-1>\n<DT><A HREF='{origin.url}/page/1'>One</A>\n"
+    )
+    saved = running.run(the(".venv/bin/fuze-bench save --file"), tmp_path)
+    assert saved.stderr == "1 saved, 0 duplicates, 0 refused\n"
+    answer = json.loads(running.run(the(IMPORT), tmp_path).stdout)
+    assert (answer["saved"], answer["duplicates"], answer["refused"]) == (0, 1, 0)
 
 
 def test_locust_loads_the_running_system(running: Running) -> None:
@@ -181,7 +194,7 @@ def test_with_ones_own_redis_and_postgresql(
         api = re.search(r"(http://127.0.0.1:\d+)/", child.log_tail(50))
         assert api
         run = Running(int(api[1].rsplit(":", 1)[1]), environment)
-        assert json.loads(run.run(at(origin, the("curl ")), tmp_path).stdout)["job"]["mode"] == "rq"
+        assert json.loads(run.run(at(origin, the(QUICK_SAVE)), tmp_path).stdout)["job"]["mode"] == "rq"
     with psycopg.connect(postgresql_database) as connection:
         assert connection.execute("SELECT count(*) FROM fuze_bookmarks").fetchone() == (1,)
     assert not (data_dir / "up" / "bookmarks.sqlite").exists()
@@ -211,7 +224,7 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         api, worker, rq = children
         worker.wait_ready(lambda: worker.log_tail(100).count("Listening on") == 2, timeout_s=60)
         rq.wait_ready(lambda: "Listening on" in rq.log_tail(100), timeout_s=60)
-        save = at(origin, the("curl "))
+        save = at(origin, the(QUICK_SAVE))
         wait_until(lambda: run.run(save, tmp_path).returncode == 0, what="the API")
         status = the(".venv/bin/fuze-bench status") + " --json"
         wait_until(lambda: '"processed"' in run.run(status, tmp_path).stdout, what="the page to be processed")
