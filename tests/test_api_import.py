@@ -79,6 +79,7 @@ def test_every_entry_has_an_answer_of_its_own(api: Client, settings: Settings) -
     ):
         assert says in item["error"]
         assert "bookmarkId" not in item
+    assert "no worker listens to the queue 'low'" in answer.json["warning"]
     stored = api.get(f"/api/bookmarks/{saved_id}").json
     assert (stored["title"], stored["description"], stored["queue"]) == ("A", "why", "low")
     assert queued(settings)["low"] == [found[0]["job"]["id"], found[10]["job"]["id"]]

@@ -19,6 +19,7 @@ from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.processes import Child
 
+NO_WORKER = "warning    no worker listens to the queue 'low': start one with `fuze-bench worker`"
 EXPORT = """<!DOCTYPE NETSCAPE-Bookmark-file-1>
 <DL><p>
 <DT><A HREF="https://example.org/a">A</A>
@@ -44,6 +45,7 @@ def test_a_bookmark_export_answers_entry_by_entry(
         "duplicate  JOB (rq, pending) https://example.org/a",
     ]
     assert done.stderr.splitlines() == [
+        NO_WORKER,
         "refused    line 4: javascript:alert(1): javascript: URLs cannot be saved: only http and https",
         "2 saved, 1 duplicates, 1 refused",
     ]
@@ -56,7 +58,7 @@ def test_a_bookmark_export_answers_entry_by_entry(
 def test_a_csv_file_from_a_pipe(data_dir: Path, private_redis: PrivateRedis) -> None:
     text = "title;url\nA;https://example.org/a\n"
     done = fuze_bench(data_dir, "save", "--file", "-", stdin=text, REDIS_URL=private_redis.url)
-    assert (done.returncode, done.stderr) == (0, "1 saved, 0 duplicates, 0 refused\n")
+    assert (done.returncode, done.stderr) == (0, f"{NO_WORKER}\n1 saved, 0 duplicates, 0 refused\n")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -104,6 +105,7 @@ def _imported(results: Sequence[ItemResult]) -> messages.Imported:
         duplicates=counts[Result.DUPLICATE],
         refused=counts[Result.REFUSED],
         items=[_imported_item(result) for result in results],
+        warning=next((result.warning for result in reversed(results) if result.warning), msgspec.UNSET),
     )
 
 

@@ -137,12 +137,13 @@ class ImportedItem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """The numbers of an import, and an answer for each of its entries, in their order."""
+    """The numbers of an import, and an answer for each of its entries, in their order; `warning` as with QuickSaved."""
 
     saved: int
     duplicates: int
     refused: int
     items: list[ImportedItem]
+    warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class BookmarkPage(msgspec.Struct, frozen=True):
