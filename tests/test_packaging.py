@@ -93,7 +93,7 @@ def test_the_pipeline_alone_brings_no_laboratory() -> None:
 
 def test_the_top_level_is_what_was_asked_for() -> None:
     asked = {"notebooks", "fuze_bench", "loadtests", "data", "environment.yml", "tests", "README.md"}
-    needed = {"pyproject.toml", "constraints.txt", "Makefile", "LICENSE", "CONTRIBUTING.md"}
+    needed = {"deploy", "pyproject.toml", "constraints.txt", "Makefile", "LICENSE", "CONTRIBUTING.md"}
     assert {name for name in top_level() if not name.startswith(".")} == asked | needed
 
 
