@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import click
 
 import fuze_bench
+from fuze_bench import logs
 from fuze_bench.commands.dashboard import dashboard
 from fuze_bench.commands.doctor import doctor
 from fuze_bench.commands.jobs import cancel, drain, pause, recover, resume, retry, status
 from fuze_bench.commands.saving import save
 from fuze_bench.commands.serving import api, up
 from fuze_bench.lab.report_command import report
-from fuze_bench.pipeline.worker_command import configure_logging, run_command, worker
+from fuze_bench.pipeline.worker_command import run_command, worker
 
 # Every command imports what it needs when it runs: `--help` and a wrong option answer at once.
 
@@ -46,7 +47,7 @@ for _command in (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 it went wrong, 2 the command line is wrong."""
-    configure_logging()
+    logs.configure(level="WARNING")
     return run_command(app, sys.argv[1:] if argv is None else argv, "fuze-bench")
 
 

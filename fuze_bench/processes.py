@@ -82,6 +82,7 @@ class Child:
         self._stop_signal = stop_signal
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
+            self._log_from = log.tell()
             try:
                 self._process: Running = subprocess.Popen(
                     list(argv),
@@ -100,6 +101,7 @@ class Child:
         """A Child of a process that was started elsewhere, as the leader of a session of its own."""
         child = cls.__new__(cls)
         child.name, child.log_path, child._process = name, log_path, process
+        child._log_from = 0
         child._stop_timeout_s, child._stop_signal = stop_timeout_s, signal.SIGTERM
         return child
 
@@ -115,8 +117,10 @@ class Child:
         return self._process.poll()
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of what it printed."""
-        text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        """The last lines of what it printed; what others printed to the same file before is left out."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_from)
+            text = log.read().decode("utf-8", "replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> None:

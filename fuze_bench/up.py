@@ -32,6 +32,8 @@ from fuze_bench.pipeline.store import Store
 from fuze_bench.processes import Child, free_port
 
 _REFRESH_S = 0.5
+#: A log that is larger than this when the system starts is begun anew, else what is logged is added to it.
+_LARGEST_LOG_BYTES = 10 * 1024 * 1024
 _HOST = "127.0.0.1"
 
 
@@ -108,7 +110,8 @@ def running_system(
 
         def start(name: str, *arguments: str) -> Child:
             log = logs / f"{name}.log"
-            log.unlink(missing_ok=True)
+            if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
+                log.unlink()
             return stack.enter_context(Child(name, [python, "-m", *arguments], log, environment=environment))
 
         origin_options = ["--port", str(origin_port), "--latency-ms", str(latency_ms)]

@@ -14,7 +14,7 @@ import fuze_bench
 
 ROOT = Path(fuze_bench.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-GROUND = {"fuze_bench", "fuze_bench.errors", "fuze_bench.timing", "fuze_bench.processes"}
+GROUND = {"fuze_bench", "fuze_bench.errors", "fuze_bench.logs", "fuze_bench.timing", "fuze_bench.processes"}
 FACES = ("fuze_bench.cli", "fuze_bench.commands", "fuze_bench.dashboard", "fuze_bench.up")
 #: What reads run folders only, so that every report can be made again later, elsewhere.
 FOLDER_READERS = {"checks", "stats", "queueing", "plots", "report", "results"}
@@ -51,7 +51,7 @@ def test_imports_point_down(path: Path) -> None:
             assert not any(within(name, face) for face in FACES)
         elif where == "lab":
             assert not any(within(name, face) for face in FACES)
-        elif where in ("errors.py", "timing.py", "processes.py"):
+        elif where in ("errors.py", "logs.py", "timing.py", "processes.py"):
             assert any(name == g or name.rpartition(".")[0] == g for g in GROUND), name
 
 

@@ -39,6 +39,7 @@ def decide(
         generation=1,
         attempts=1,
         tries=tries,
+        queue="default",
         queued_at=NOW_S - waited_s,
     )
     return after_failure(ProcessingError(reason, "detail", **more), claim, NOW_S, SETTINGS)

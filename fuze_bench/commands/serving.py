@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from fuze_bench.commands.saving import items_of
-from fuze_bench.pipeline.settings import Kind, Settings
+from fuze_bench.pipeline.settings import Kind
+from fuze_bench.pipeline.worker_command import log_format_option, settings_and_logs
 
 
 @click.command()
@@ -38,6 +38,7 @@ from fuze_bench.pipeline.settings import Kind, Settings
 @click.option(
     "--latency-ms", type=click.IntRange(min=0), default=100, show_default=True, help="Of the origin."
 )
+@log_format_option
 def up(
     workers: int,
     kind: str,
@@ -46,13 +47,16 @@ def up(
     pages: Path | None,
     urls: BinaryIO | None,
     latency_ms: int,
+    log_format: str | None,
 ) -> None:
-    """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it."""
+    """Start Redis, API, workers and a site to fetch from; Ctrl-C stops all of it.
+
+    What they log goes to files in the data folder's `logs`.
+    """
     from fuze_bench.up import run_up
 
-    settings = Settings.from_mapping(os.environ)
     run_up(
-        settings,
+        settings_and_logs(log_format, level="WARNING"),
         workers=workers,
         kind=Kind(kind),
         port=port,
@@ -66,11 +70,12 @@ def up(
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-def api(host: str, port: int) -> None:
+@log_format_option
+def api(host: str, port: int, log_format: str | None) -> None:
     """Serve quick-save and the reading side over HTTP."""
     from fuze_bench.pipeline.api import serve
     from fuze_bench.pipeline.redis_server import with_running_redis
     from fuze_bench.processes import free_port
 
-    settings = with_running_redis(Settings.from_mapping(os.environ))
+    settings = with_running_redis(settings_and_logs(log_format))
     serve(settings, host, free_port(host, port))

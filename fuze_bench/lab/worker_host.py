@@ -180,11 +180,11 @@ def _fork(request: dict[str, Any], embedder: Any) -> int:
 
 
 def _run(request: dict[str, Any], embedder: Any) -> int:
+    from fuze_bench import logs
     from fuze_bench.pipeline.worker import run_workers
-    from fuze_bench.pipeline.worker_command import configure_logging
 
-    configure_logging()
     settings = Settings.from_mapping(request["settings"])
+    logs.configure(settings.log_format)
     return run_workers(settings, count=request["count"], kind=Kind(request["kind"]), embedder=embedder)
 
 

@@ -179,9 +179,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     attempts: int
     tries: int
+    queue: str
     queued_at: float
     stored_words: int | None = None
     """Words of the text that an earlier generation stored; None if there is none."""
+
+    @property
+    def job_id(self) -> str:
+        return job_id(self.bookmark_id, self.generation)
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,6 +58,7 @@ class Claims:
                 _t.generation,
                 _t.attempts,
                 _t.tries,
+                _t.queue,
                 _t.queued_at,
                 _t.content_hash,
                 _t.word_count,
@@ -74,6 +75,7 @@ class Claims:
                 generation=row.generation,
                 attempts=row.attempts,
                 tries=row.tries,
+                queue=row.queue,
                 queued_at=row.queued_at,
                 stored_words=row.word_count if row.content_hash else None,
             )

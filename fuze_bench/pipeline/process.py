@@ -18,11 +18,12 @@ from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
 from fuze_bench.errors import EmbeddingUnavailableError, one_line
-from fuze_bench.pipeline import embed, extract
+from fuze_bench.pipeline import embed, events, extract
 from fuze_bench.pipeline.analyse import Analysis, analyse
 from fuze_bench.pipeline.bookmarks import (
     Claim,
     EmbeddingState,
+    Mode,
     Outcome,
     Processed,
     ProcessingError,
@@ -33,6 +34,7 @@ from fuze_bench.pipeline.bookmarks import (
 from fuze_bench.pipeline.extract import Extracted
 from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
 from fuze_bench.pipeline.leases import Leases
+from fuze_bench.pipeline.measurements import Ended, Measurements
 from fuze_bench.pipeline.politeness import Hosts, LocalHosts
 from fuze_bench.pipeline.retries import after_failure
 from fuze_bench.pipeline.settings import Settings
@@ -117,7 +119,10 @@ class _Item:
 
 
 class Pipeline:
-    """The stages with what they need: store, fetcher and model. One a process; its threads and forks share it."""
+    """The stages with what they need: store, fetcher and model. One a process; its threads and forks share it.
+
+    `mode` is what its measurements are counted under.
+    """
 
     def __init__(
         self,
@@ -127,6 +132,7 @@ class Pipeline:
         clock: Clock | None = None,
         embedder: embed.Embedder | None = None,
         local_hosts: LocalHosts | None = None,
+        mode: Mode = Mode.RQ,
     ) -> None:
         self.settings = settings
         self.hosts = Hosts(settings)
@@ -135,6 +141,8 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._fetcher = Fetcher(settings)
         self._leases = Leases(self.store, settings.lease_s)
+        self._measurements = Measurements(settings)
+        self._mode = mode
         self._embedder = embedder
         self._load_lock = threading.Lock()
 
@@ -162,6 +170,7 @@ class Pipeline:
         claims = self.store.claim(bookmark_ids, self.settings.lease_s)
         if not claims:
             return result
+        events.claimed(claims)
         items = [_Item(claim, StageTimer(self._clock)) for claim in claims]
         try:
             with self._leases.holding(claims):
@@ -180,9 +189,14 @@ class Pipeline:
                 for item, outcome in zip(items, outcomes, strict=True)
             ]
         )
-        for item, outcome, was_held in zip(items, outcomes, held, strict=True):
-            result[item.claim.bookmark_id] = outcome if was_held else None
-        return result
+        ended = [
+            Ended(item.claim, outcome, item.timer.durations_ms)
+            for item, outcome, was_held in zip(items, outcomes, held, strict=True)
+            if was_held
+        ]
+        events.ended(ended)
+        self._measurements.ended(ended, self._clock.wall_s(), self._mode)
+        return result | {each.claim.bookmark_id: each.outcome for each in ended}
 
     def _decided(self, outcome: Outcome, claim: Claim, now_s: float) -> Outcome:
         if isinstance(outcome, Processed) and outcome.word_count < _LEAST_KEPT * (claim.stored_words or 0):
@@ -207,6 +221,7 @@ class Pipeline:
 
     def close(self) -> None:
         self._fetcher.close()
+        self._measurements.close()
         self.store.close()
 
     def _run_stages(self, items: list[_Item]) -> None:
@@ -230,7 +245,12 @@ class Pipeline:
                     error.http_status = item.page.http_status
                 item.error = error
             except Exception as error:
-                logger.exception("bookmark %d: stage %s failed", item.claim.bookmark_id, name)
+                logger.exception(
+                    "bookmark %d: stage %s failed",
+                    item.claim.bookmark_id,
+                    name,
+                    extra=events.ids(item.claim),
+                )
                 item.error = ProcessingError(
                     Reason.INTERNAL_ERROR, f"{name}: {type(error).__name__}: {one_line(error)}"
                 )

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import msgspec
 
 from fuze_bench.errors import FuzeError, QueueUnavailableError
-from fuze_bench.pipeline.bookmarks import Mode
+from fuze_bench.pipeline.bookmarks import Mode, Reason
 from fuze_bench.pipeline.claims import process_name
+from fuze_bench.pipeline.measurements import Measurements
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import TaskQueue
@@ -45,11 +46,13 @@ class Recovery:
         self._settings = settings
         self._store = store
         self._queue = queue
+        self._measurements = Measurements(settings)
         self._next_look_s = 0.0
 
     def leases(self) -> Recovered:
         """Take back what dead workers held: their leases have run out."""
         abandoned, poisonous = self._store.take_back_expired()
+        self._measurements.failed(Reason.KILLED_WORKER, poisonous)
         self._queue.dispatch(abandoned, again=True)
         return Recovered(abandoned=len(abandoned), poisonous=poisonous)
 

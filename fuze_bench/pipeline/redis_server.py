@@ -225,6 +225,16 @@ def with_running_redis(settings: Settings) -> Settings:
     return replace(settings, redis_url=settings.redis_url or running_private_url(settings.data_dir))
 
 
+def quick_client(settings: Settings) -> redis.Redis | None:
+    """A client of the Redis which is there now that waits no longer than the settings say; None: there is none."""
+    url = with_running_redis(settings).redis_url
+    if url is None:
+        return None
+    return connect(
+        url, connect_timeout_s=settings.redis_connect_timeout_s, timeout_s=settings.redis_timeout_s
+    )
+
+
 def require_running_redis(settings: Settings) -> Settings:
     """As `with_running_redis`, but raises QueueUnavailableError where there is none."""
     found = with_running_redis(settings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fuze_bench.errors import InputError
+from fuze_bench.pipeline import events
 from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Saved, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.job_states import JobHandle
@@ -79,10 +80,13 @@ class BookmarkService:
         saved = self.store.save(new)
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
-        return [
+        results = [
             self._result(each, by_job.get(each.bookmark.job_id) or self.present_job(each.bookmark))
             for each in saved
         ]
+        for result in results:
+            events.saved(result.bookmark, result.job.mode, was_duplicate=result.was_duplicate)
+        return results
 
     def _result(self, saved: Saved, job: JobHandle) -> SaveResult:
         waits = job.mode is Mode.RQ and saved.bookmark.status is Status.PENDING
@@ -136,7 +140,10 @@ class BookmarkService:
         with self._pipeline_lock:
             if self._pipeline is None:
                 self._pipeline = Pipeline(
-                    self.settings, store=self.store, local_hosts=LocalHosts(self.settings)
+                    self.settings,
+                    store=self.store,
+                    local_hosts=LocalHosts(self.settings),
+                    mode=Mode.THREAD,
                 )
         self._pipeline.process(bookmark_ids)
 

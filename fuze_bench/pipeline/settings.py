@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fuze_bench.errors import SettingsError, nearest
+from fuze_bench.logs import FORMATS
 from fuze_bench.pipeline.addresses import AddressPolicy
 
 #: The pipeline's queues in priority order: a `high` job overtakes everything, `low` is for bulk.
@@ -129,6 +130,9 @@ class Settings:
     """Bookmarks that may wait for the fallback's threads; beyond, they stay `pending` in the database."""
     fallback_batch: int = 8
 
+    log_format: str = "text"
+    """How lines are logged: `text` for people, or `json`, one object a line."""
+
     def __post_init__(self) -> None:
         for name, lowest in _LOWEST.items():
             value = getattr(self, name)
@@ -142,6 +146,8 @@ class Settings:
             raise SettingsError(
                 f"REDIS_URL starts with {self.redis_url.split(':')[0]!r}: use redis://, rediss:// or unix://"
             )
+        if self.log_format not in FORMATS:
+            raise SettingsError(f"FUZE_LOG_FORMAT={self.log_format[:40]!r}: use {' or '.join(FORMATS)}")
         if self.database_url is not None:
             _check_database_url(self.database_url)
         AddressPolicy(self.fetch_allow)  # raises for an entry that cannot be one

@@ -14,16 +14,17 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from fuze_bench import logs
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.pipeline.worker import PipelineSpawnWorker
-from fuze_bench.pipeline.worker_command import configure_logging
+from fuze_bench.pipeline.worker import PipelineSpawnWorker, job_fields
 
 
 def main(worker_name: str, job_id: str, queue_name: str) -> int:
     """Run the job and end the process; 1 if its worker is not known (any more)."""
-    configure_logging()
     settings = Settings.from_mapping(os.environ)
+    logs.configure(settings.log_format)
+    logs.name_worker(worker_name)
     connection = connect(settings.redis_url or "")
     worker = PipelineSpawnWorker.find_by_key(
         f"rq:worker:{worker_name}", connection=connection, serializer=JSONSerializer
@@ -36,7 +37,8 @@ def main(worker_name: str, job_id: str, queue_name: str) -> int:
     execution = Execution.fetch(os.environ["RQ_EXECUTION_ID"], job_id, connection=connection)
     execution._job = job
     worker.execution = execution
-    worker.main_work_horse(job, Queue(queue_name, connection=connection, serializer=JSONSerializer))
+    with logs.during(job_fields(job_id, queue_name)):
+        worker.main_work_horse(job, Queue(queue_name, connection=connection, serializer=JSONSerializer))
     return 0
 
 

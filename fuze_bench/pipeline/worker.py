@@ -13,9 +13,9 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from rq import Queue
@@ -23,13 +23,14 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker, SpawnWorker, Worker, WorkerStatus
 
+from fuze_bench import logs
 from fuze_bench.errors import QueueUnavailableError, SettingsError, one_line
-from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError
+from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError, parse_job_id
 from fuze_bench.pipeline.control import note_start, paused_queues
 from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import connect
-from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
+from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import TaskQueue
 from fuze_bench.processes import die_with_parent
@@ -48,7 +49,7 @@ _FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 class _PipelineWorker:
     """Mixed into RQ's workers.
 
-    The pipeline's own exceptions are one line in the log, not a traceback. And a signal that arrives after the worker
+    What the pipeline logs of a failure is not said again with a traceback. And a signal that arrives after the worker
     has registered itself, but before RQ handles signals, stops it cleanly too: it would leave a worker in Redis that
     is not there, and a scheduler behind.
     """
@@ -65,10 +66,12 @@ class _PipelineWorker:
     heartbeat: Any
 
     def handle_exception(self, job: Any, *exc_info: Any) -> None:
-        if isinstance(exc_info[1], ProcessingError):
-            logger.info("job %s failed: %s", job.id, exc_info[1])
-        else:
+        if not isinstance(exc_info[1], ProcessingError):
             super().handle_exception(job, *exc_info)  # type: ignore[misc]
+
+    def execute_job(self, job: Any, queue: Any) -> None:
+        with logs.during(job_fields(job.id, queue.name)):
+            super().execute_job(job, queue)  # type: ignore[misc]
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
         """As RQ's, but an idle worker comes up for air every few seconds, and looks for what fell out of the queue."""
@@ -135,6 +138,11 @@ class _PipelineWorker:
         for number in _STOP_SIGNALS:
             signal.signal(number, note)
         super().bootstrap(*args, **kwargs)  # type: ignore[misc]
+        logger.info("worker %s is ready. Listening on %s", self.name, ", ".join(self.queue_names()))
+
+    if TYPE_CHECKING:
+        name: str
+        queue_names: Callable[[], list[str]]
 
 
 class PipelineSimpleWorker(_PipelineWorker, SimpleWorker):
@@ -173,6 +181,12 @@ _CLASSES: dict[Kind, Any] = {
     Kind.FORK: PipelineForkWorker,
     Kind.SPAWN: PipelineSpawnWorker,
 }
+
+
+def job_fields(job_id: str, queue: str) -> dict[str, Any]:
+    """What every line that is logged during a job carries."""
+    key = parse_job_id(job_id)
+    return {"job": job_id, "queue": queue, **({"bookmark": key[0]} if key else {})}
 
 
 def run_workers(
@@ -223,13 +237,20 @@ def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
     from fuze_bench.pipeline.process import Pipeline, install_pipeline
 
     pipeline = Pipeline(settings, embedder=embedder)
+    loads = embedder is None and settings.embedding_model != NO_MODEL
+    if loads:
+        logger.info("loading the model (%s)", settings.embedding_model)
+    start_s = time.monotonic()
     pipeline.preload()
+    if loads:
+        logger.info("model %s after %.1f s", pipeline.embedder.state, time.monotonic() - start_s)
     install_pipeline(pipeline)
 
 
 def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, name: str) -> int:
     """One worker, in this process."""
     assert settings.redis_url is not None
+    logs.name_worker(name)
     connection = connect(settings.redis_url, connect_timeout_s=5)
     store = Store(settings)
     worker = _CLASSES[kind](

@@ -5,16 +5,40 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import click
 
+from fuze_bench import logs
 from fuze_bench.errors import FuzeError, InputError, SettingsError
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 
 EXIT_WENT_WRONG = 1
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
+
+logger = logging.getLogger(__name__)
+
+
+def log_format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--log-format`, for commands that run on and log."""
+    option = click.option(
+        "--log-format",
+        type=click.Choice(logs.FORMATS),
+        help="Lines for people, or JSON for programs.  [default: FUZE_LOG_FORMAT, else text]",
+    )
+    return option(command)
+
+
+def settings_and_logs(log_format: str | None, level: str = "INFO") -> Settings:
+    """The environment's settings with the log format of the command line, if one is given; logs are set up so."""
+    settings = Settings.from_mapping(os.environ)
+    if log_format is not None:
+        settings = replace(settings, log_format=log_format)
+    logs.configure(settings.log_format, level)
+    return settings
 
 
 @click.command()
@@ -36,7 +60,10 @@ EXIT_INTERRUPTED = 130
 )
 @click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
 @click.option("--name", help="Name in `rq info`.  [default: a unique one]")
-def worker(queues: tuple[str, ...], count: int, kind: str, burst: bool, name: str | None) -> None:
+@log_format_option
+def worker(
+    queues: tuple[str, ...], count: int, kind: str, burst: bool, name: str | None, log_format: str | None
+) -> None:
     """Run workers until Ctrl-C or SIGTERM.
 
     The first lets the jobs in hand finish, a second one stops at once. Without a Redis of your own (REDIS_URL), the
@@ -46,17 +73,10 @@ def worker(queues: tuple[str, ...], count: int, kind: str, burst: bool, name: st
     from fuze_bench.pipeline.redis_server import redis_for
     from fuze_bench.pipeline.worker import run_workers
 
-    with redis_for(Settings.from_mapping(os.environ)) as settings:
+    with redis_for(settings_and_logs(log_format)) as settings:
         code = run_workers(settings, queues=queues, count=count, kind=Kind(kind), burst=burst, name=name)
     if code:
         raise click.exceptions.Exit(code)
-
-
-def configure_logging(level: str = "INFO") -> None:
-    """Plain lines on standard error: time, level, logger, message."""
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S"
-    )
 
 
 def run_command(command: click.Command, argv: Sequence[str], program: str) -> int:
@@ -65,7 +85,7 @@ def run_command(command: click.Command, argv: Sequence[str], program: str) -> in
         code = command.main(args=list(argv), prog_name=program, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo(f"{program}: stopped", err=True)
+        _complain(program, "stopped")
         return EXIT_INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -75,14 +95,22 @@ def run_command(command: click.Command, argv: Sequence[str], program: str) -> in
         click.echo(f"{program}: {error.format_message()} See `{context} --help`.", err=True)
         return error.exit_code
     except (SettingsError, InputError) as error:
-        click.echo(f"{program}: {error}", err=True)
+        _complain(program, str(error))
         return EXIT_WRONG_USE
     except FuzeError as error:
-        click.echo(f"{program}: {error}", err=True)
+        _complain(program, str(error))
         return EXIT_WENT_WRONG
+
+
+def _complain(program: str, message: str) -> None:
+    """To the person at the terminal, or in the form of every other line where programs read them."""
+    if logs.are_json():
+        logger.error("%s", message)
+    else:
+        click.echo(f"{program}: {message}", err=True)
 
 
 def main() -> int:
     """The worker's command line alone."""
-    configure_logging()
+    logs.configure()
     return run_command(worker, sys.argv[1:], "fuze-bench worker")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
+import socket
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -18,6 +20,8 @@ from fuze_bench.pipeline.api import bookmarks, health, imports, openapi, pages, 
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -86,7 +90,16 @@ def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning
     # a clean stop is an exit code of 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
-    uvicorn.Server(config).run()
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which says where it serves once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            logger.info("the API is ready: http://%s:%d", self.config.host, self.config.port)
 
 
 async def _openapi(request: Request) -> Response:
