@@ -123,6 +123,18 @@ class Store(Claims):
             ).all()
         return dict.fromkeys(Status, 0) | {row.status: row.number for row in found}
 
+    def oldest_due(self) -> dict[str, float]:
+        """Seconds that the oldest waiting bookmark of each queue has been due for; queues where none waits are left out."""
+        now_s = self._clock.wall_s()
+        due_s = sa.func.coalesce(_t.retry_at, _t.queued_at)
+        query = (
+            sa.select(_t.queue, sa.func.min(due_s).label("since_s"))
+            .where(_t.status == Status.PENDING, due_s <= now_s)
+            .group_by(_t.queue)
+        )
+        with self._db.read() as connection:
+            return {row.queue: now_s - row.since_s for row in connection.execute(query)}
+
     def rows(self, *columns: str) -> list[dict[str, Any]]:
         """The named columns of every bookmark, in order of their ids; for recording an experiment."""
         with self._db.read() as connection:

@@ -133,6 +133,11 @@ class TaskQueue:
         """Whether this process works on bookmarks itself when Redis is away."""
         return self._fallback is not None
 
+    @property
+    def uses_threads(self) -> bool:
+        """Whether saves go to threads of this process now."""
+        return self.has_threads and self._is_away
+
     def is_first(self, name: str, period_s: float) -> bool:
         """Whether this caller is the first of all processes to ask within `period_s`. Raises QueueUnavailableError."""
         client = self._client()

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fuze_bench.pipeline.api import bookmarks, health, imports, openapi, pages, problems, queues, share
+from fuze_bench.pipeline.api import bookmarks, health, imports, metrics, openapi, pages, problems, queues, share
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
@@ -33,6 +33,7 @@ def create_app(settings: Settings) -> Starlette:
         saver = GroupCommit(service)
         app.state.service, app.state.saver = service, saver
         app.state.importer = imports.Importer(service)
+        app.state.metrics = metrics.Metrics(service)
         recovering = asyncio.create_task(_recover(service))
         try:
             yield
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/api/jobs/{id:path}", bookmarks.job, methods=["GET"]),
             Route("/healthz", health.healthz, methods=["GET"]),
             Route("/readyz", health.readyz, methods=["GET"]),
+            Route("/metrics", metrics.metrics, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
         ],
         exception_handlers=problems.HANDLERS,

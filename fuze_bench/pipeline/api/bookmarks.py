@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fuze_bench.errors import InputError
+from fuze_bench.errors import FuzeError, InputError
 from fuze_bench.pipeline.api import messages
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.requests import (
@@ -34,6 +34,17 @@ _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 async def quick_save(request: Request) -> Response:
     """Save a page: committed and on its way when the answer goes out."""
+    saves = request.app.state.metrics.saves
+    try:
+        result = await _saved(request)
+    except FuzeError as error:
+        saves["refused" if isinstance(error, InputError) else "failed"] += 1
+        raise
+    saves["duplicate" if result.was_duplicate else "saved"] += 1
+    return json_answer(_quick_saved(result), 200 if result.was_duplicate else 201)
+
+
+async def _saved(request: Request) -> SaveResult:
     settings = service_of(request).settings
     body = await read_body(request, settings.body_max_bytes)
     require_json(request)
@@ -46,8 +57,7 @@ async def quick_save(request: Request) -> Response:
         queue=sent.queue,
     )
     saver: GroupCommit = request.app.state.saver
-    result = await saver.save(new)
-    return json_answer(_quick_saved(result), 200 if result.was_duplicate else 201)
+    return await saver.save(new)
 
 
 def _quick_saved(result: SaveResult) -> messages.QuickSaved:

@@ -155,6 +155,18 @@ def _paths(ref: dict[str, Any]) -> dict[str, Any]:
         "/healthz": {
             "get": {"summary": "The process lives", "responses": {"200": _answer("It does", ref["Health"])}}
         },
+        "/metrics": {
+            "get": {
+                "summary": "Counts and gauges for Prometheus",
+                "responses": {
+                    "200": {
+                        "description": "All of them",
+                        "content": _json({"type": "string"}, "text/plain")
+                        | _json({"type": "string"}, "application/openmetrics-text"),
+                    }
+                },
+            }
+        },
         "/readyz": {
             "get": {
                 "summary": "Saves can be taken",
