@@ -43,13 +43,14 @@ _SECRETS = (
     (re.compile(r"\?[\w.~%\[\]+-]+=[^\s'\"<>)]*"), "?***"),
     (
         re.compile(
-            r"(?i)\b(\w*(?:password|passwd|secret|token|api_?key)['\"]?\s?[=:]\s?)['\"]?[^\s'\"&,;)]+"
+            r"(?i)((?:password|passwd|secret|token|api_?key)['\"]?\s?[=:]\s?)['\"]?[^\s'\"&,;)]+"
         ),
         r"\1***",
     ),
 )
 _TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
+_encode = json.JSONEncoder(default=str).encode
 _logger = logging.getLogger(__name__)
 _worker: str | None = None
 _job: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("job", default={})  # noqa: B039
@@ -95,8 +96,9 @@ def during(fields: Mapping[str, Any]) -> Iterator[None]:
 
 def without_secrets(text: str) -> str:
     """`text` without credentials in URLs, without query strings, without `password=…` and the like."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+    if "=" in text or ":" in text:  # most lines have neither, and this is done for each
+        for pattern, replacement in _SECRETS:
+            text = pattern.sub(replacement, text)
     return text
 
 
@@ -151,7 +153,7 @@ class _JsonLine(logging.Formatter):
         }
         if exception is not None:
             line["exception"] = without_secrets(exception)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
