@@ -42,9 +42,7 @@ _SECRETS = (
     # A page's address may hold a token in its query.
     (re.compile(r"\?[\w.~%\[\]+-]+=[^\s'\"<>)]*"), "?***"),
     (
-        re.compile(
-            r"(?i)((?:password|passwd|secret|token|api_?key)['\"]?\s?[=:]\s?)['\"]?[^\s'\"&,;)]+"
-        ),
+        re.compile(r"(?i)((?:password|passwd|secret|token|api_?key)['\"]?\s?[=:]\s?)['\"]?[^\s'\"&,;)]+"),
         r"\1***",
     ),
 )

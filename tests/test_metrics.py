@@ -25,7 +25,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
-from fuze_bench.pipeline.measurements import KEY, Counts, Measurements
+from fuze_bench.pipeline.measurements import KEY
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
