@@ -263,6 +263,12 @@ def test_pages_that_kill_their_workers_are_counted(service: BookmarkService, set
     assert counts(settings) == {"failed|killed_worker": 1}
 
 
+def test_what_is_cancelled_is_counted(service: BookmarkService, settings: Settings) -> None:
+    ids = save(service, "https://example.org/1", "https://example.org/2")
+    assert len(service.cancel([*ids, 99])) == 2
+    assert counts(settings) == {"failed|cancelled": 2}
+
+
 def test_a_scrape_does_not_wait_for_a_database_that_hangs(
     settings: Settings, postgresql_database: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""What happens to bookmarks, one log line each, with the ids that tie the lines together. No addresses: they may hold tokens."""
+"""What happens to bookmarks, one log line each, with the ids that tie the lines together."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def saved(bookmark: Bookmark, mode: Mode, *, was_duplicate: bool) -> None:
         "saved again" if was_duplicate else "saved",
         bookmark.queue,
         mode,
-        extra={
-            "bookmark": bookmark.id,
-            "job": bookmark.job_id,
-            "user": bookmark.user_id,
-            "queue": bookmark.queue,
-            "mode": mode,
-        },
+        extra={**_of_bookmark(bookmark), "mode": mode},
     )
+
+
+def told(bookmarks: Sequence[Bookmark], what: str) -> None:
+    """Somebody asked for something to be done with the bookmarks, which is done."""
+    for bookmark in bookmarks:
+        logger.info("bookmark %d %s", bookmark.id, what, extra=_of_bookmark(bookmark))
 
 
 def claimed(claims: Sequence[Claim]) -> None:
@@ -72,3 +72,12 @@ def ended(all_ended: Sequence[Ended]) -> None:
                 outcome.error,
                 extra=extra,
             )
+
+
+def _of_bookmark(bookmark: Bookmark) -> dict[str, Any]:
+    return {
+        "bookmark": bookmark.id,
+        "job": bookmark.job_id,
+        "user": bookmark.user_id,
+        "queue": bookmark.queue,
+    }

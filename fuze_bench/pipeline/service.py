@@ -10,9 +10,10 @@ import msgspec
 
 from fuze_bench.errors import InputError
 from fuze_bench.pipeline import events
-from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Saved, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Saved, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.job_states import JobHandle
+from fuze_bench.pipeline.measurements import Measurements
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
@@ -49,6 +50,7 @@ class BookmarkService:
         )
         self.queue = TaskQueue(settings, self.fallback)
         self.recovery = Recovery(settings, self.store, self.queue)
+        self._measurements = Measurements(settings)
 
     def check(
         self,
@@ -101,12 +103,15 @@ class BookmarkService:
         """Have those of the bookmarks that were done or had failed processed again, on the `low` queue."""
         again = self.store.reprocess(bookmark_ids, "low")
         self.queue.dispatch(again)
+        events.told(again, "to be processed again")
         return again
 
     def cancel(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
         """Give up those of the bookmarks that wait or are at work; they have failed as `cancelled`."""
         cancelled = self.store.cancel(bookmark_ids)
         self.queue.forget(cancelled)
+        self._measurements.failed(Reason.CANCELLED, len(cancelled))
+        events.told(cancelled, "cancelled")
         return cancelled
 
     def delete(self, bookmark_id: int, user_id: int) -> bool:
@@ -114,6 +119,7 @@ class BookmarkService:
         deleted = self.store.delete(bookmark_id, user_id)
         if deleted is not None:
             self.queue.forget([deleted])
+            events.told([deleted], "deleted")
         return deleted is not None
 
     def present_job(self, bookmark: Bookmark) -> JobHandle:
@@ -124,6 +130,7 @@ class BookmarkService:
         self.fallback.close()
         if self._pipeline is not None:
             self._pipeline.close()
+        self._measurements.close()
         self.store.close()
 
     def __enter__(self) -> BookmarkService:

@@ -40,7 +40,7 @@ class _InRedis(NamedTuple):
     """Fields of the hash of counts, jobs by (queue, state), workers by queue."""
 
     counts: dict[str, int]
-    jobs: dict[tuple[str, str], int]
+    jobs: dict[tuple[str, ...], int]
     workers: dict[str, int]
 
 
@@ -161,7 +161,8 @@ class _RedisReader:
                 pipe.smembers(f"rq:workers:{queue}")
             fields, *numbers = pipe.execute()
         counts = {name.decode(): int(number) for name, number in fields.items()}
-        jobs, known = {}, {}
+        jobs: dict[tuple[str, ...], int] = {}
+        known: dict[str, set[bytes]] = {}
         for index, queue in enumerate(QUEUES):
             waiting, scheduled, started, known[queue] = numbers[index * 4 : index * 4 + 4]
             jobs |= {
@@ -200,7 +201,7 @@ def _of_redis(found: _InRedis) -> Iterator[Metric]:
     )
     yield _counter(
         "fuze_bookmarks_failed",
-        "Bookmarks that have failed for good, by reason.",
+        "Times that processing failed for good, by reason; a text that was stored before stays.",
         ["reason"],
         {(reason,): counts.get(f"failed|{reason}", 0) for reason in Reason},
     )
@@ -212,8 +213,8 @@ def _of_redis(found: _InRedis) -> Iterator[Metric]:
     )
     yield _histogram(
         "fuze_save_to_stored_seconds",
-        "Seconds from the save to the stored result, of processed bookmarks; what was tried again waits on purpose, "
-        "and is included. Wall clock, so hosts must agree on the time.",
+        "Seconds from the save (or a wish to process it again) to the stored result, of processed bookmarks; what was "
+        "tried again waits on purpose, and is included. Wall clock, so hosts must agree on the time.",
         ["queue", "mode"],
         {way: _buckets(counts, "save_to_stored|" + "|".join(way), SAVE_TO_STORED_BUCKETS_S) for way in ways},
     )
@@ -241,10 +242,9 @@ def _buckets(
 ) -> tuple[list[tuple[str, float]], float]:
     """(upper bound, how many were within it) for each bound, and the sum in seconds."""
     cumulated, total = [], 0
-    for bound in (*bounds_s, "+Inf"):
+    for bound in (*map(str, bounds_s), "+Inf"):
         total += counts.get(f"{name}|{bound}", 0)
-        shown = bound if isinstance(bound, str) else str(float(bound))
-        cumulated.append((shown, float(total)))
+        cumulated.append((str(float(bound)) if bound != "+Inf" else bound, float(total)))
     return cumulated, counts.get(f"{name}|sum", 0) / 1e6
 
 
