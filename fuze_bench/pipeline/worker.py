@@ -13,9 +13,9 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from rq import Queue
@@ -58,6 +58,8 @@ class _PipelineWorker:
     _paused: frozenset[str] = frozenset()
     _pause_checked_s = 0.0
     # RQ's:
+    name: str
+    queue_names: Any
     connection: redis.Redis
     queues: list[Queue]
     _ordered_queues: list[Queue]
@@ -139,10 +141,6 @@ class _PipelineWorker:
             signal.signal(number, note)
         super().bootstrap(*args, **kwargs)  # type: ignore[misc]
         logger.info("worker %s is ready. Listening on %s", self.name, ", ".join(self.queue_names()))
-
-    if TYPE_CHECKING:
-        name: str
-        queue_names: Callable[[], list[str]]
 
 
 class PipelineSimpleWorker(_PipelineWorker, SimpleWorker):
