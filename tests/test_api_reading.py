@@ -168,7 +168,7 @@ def test_the_description_covers_every_route(lasting_api: Client) -> None:
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/api/bookmarks/quick-save", "/api/bookmarks", "/api/bookmarks/{id}", "/api/bookmarks/{id}/reprocess",
-        "/api/jobs/{id}", "/api/queues", "/healthz", "/readyz",
+        "/api/bookmarks/import", "/api/jobs/{id}", "/api/queues", "/healthz", "/metrics", "/readyz",
     }  # fmt: skip
     sent = document["components"]["schemas"]["QuickSave"]
     assert sent["required"] == ["url"]

@@ -16,7 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fuze_bench.pipeline.api import bookmarks, health, imports, metrics, openapi, pages, problems, queues, share
+from fuze_bench.pipeline.api import (
+    bookmarks,
+    health,
+    imports,
+    metrics,
+    openapi,
+    pages,
+    problems,
+    queues,
+    share,
+)
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
