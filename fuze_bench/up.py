@@ -134,8 +134,9 @@ def run(system: System, workers: int) -> None:
     private = running_private_url(system.settings.data_dir, tcp=True)
     if private is not None:
         console.print(f"Redis         {private}  (rq info --url {private})", soft_wrap=True)
+    sign_in = " -H 'Authorization: Bearer …'" if system.settings.api_tokens else ""
     console.print(f"some pages    {system.origin_url}/page/0 … to save")
-    console.print(f"try           curl -s {system.api_url}/api/bookmarks/quick-save -H 'Content-Type: application/json'"
+    console.print(f"try           curl -s {system.api_url}/api/bookmarks/quick-save -H 'Content-Type: application/json'{sign_in}"
                   f""" -d '{{"url": "{system.origin_url}/page/0"}}'""", soft_wrap=True)  # fmt: skip
     console.print("Ctrl-C stops everything")
     with _until_stopped() as stopped:

@@ -211,7 +211,7 @@ def test_an_unknown_path(api: Client, path: str) -> None:
 @pytest.mark.parametrize("rest", [MIB // 2, 0], ids=["sends the rest", "falls silent"])
 def test_a_body_not_much_too_large_is_heard_out_for_a_while(api: Client, rest: int) -> None:
     """A client that looks for the answer only after its whole body gets to see it, not a broken connection."""
-    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {MIB}\r\n\r\n"
+    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {MIB}\r\n\r\n"
     with socket.create_connection(api.address, timeout=20) as connection:
         connection.sendall(head.encode() + b" " * (MIB // 2))
         assert select.select([connection], [], [], 0.3)[0] == []
@@ -244,7 +244,7 @@ def test_a_huge_body_is_refused_early_and_costs_no_memory(
 def _send_body(api: Client, size: int, *, declared: bool) -> tuple[int, bytes]:
     """Send a body until the server will have no more of it; (bytes sent, the answer)."""
     framing = f"Content-Length: {size}" if declared else "Transfer-Encoding: chunked"
-    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
     block = b" " * 65_536
     sent = 0
     with socket.create_connection(api.address, timeout=20) as connection:

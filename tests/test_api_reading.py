@@ -136,7 +136,9 @@ def test_a_hostile_id_is_not_found(lasting_api: Client, kind: str, hostile: str)
 
 def test_an_id_in_raw_bytes_is_a_client_error(lasting_api: Client) -> None:
     with socket.create_connection(lasting_api.address, timeout=10) as connection:
-        connection.sendall("GET /api/jobs/é HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(
+            "GET /api/jobs/é HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
         first_line = connection.makefile("rb").readline()
     assert first_line.split()[1] in (b"400", b"404")
     assert lasting_api.get("/healthz").status == 200

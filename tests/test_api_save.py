@@ -113,7 +113,7 @@ def test_without_redis_a_thread_does_the_work(
 def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(
     settings: Settings, tmp_path: Path
 ) -> None:
-    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {QUICK_SAVE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with api_process(settings, tmp_path / "api.log") as (base_url, child):
         api = Client(base_url)
         for framing in ("Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n80\r\n"):

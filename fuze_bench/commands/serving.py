@@ -68,7 +68,9 @@ def up(
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Beyond this machine only with FUZE_API_TOKENS."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @log_format_option
 def api(host: str, port: int, log_format: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ TRACKING_PARAMETERS = tuple(
 BUNDLED_MODEL = "bundled"
 NO_MODEL = "off"
 
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 #: How an empty list is written in the environment, where an empty variable is one that is not set.
 _EMPTY = "none"
@@ -121,6 +124,13 @@ class Settings:
     tracking_parameters: tuple[str, ...] = TRACKING_PARAMETERS
     """Query parameters dropped from the canonical URL (comma-separated in the environment)."""
 
+    api_tokens: Path | None = None
+    """A file that says who may use the API, `token user_id` a line; None: whoever reaches it, which is this machine."""
+    api_hosts: tuple[str, ...] = ()
+    """Names under which the API may be asked for beside its own address (comma-separated, without ports)."""
+    rate_limit_per_min: int = 600
+    """How many changes one user may ask for in a minute, a tenth of them at once; 0, or without tokens: any number."""
+
     redis_connect_timeout_s: float = 0.5
     redis_timeout_s: float = 2.0
     redis_retry_s: float = 1.0
@@ -142,6 +152,9 @@ class Settings:
             raise SettingsError(
                 f"FUZE_RETRY_INTERVALS_S={self.retry_intervals_s}: no interval may be negative"
             )
+        for name in self.api_hosts:
+            if _HOST_NAME.fullmatch(name) is None:
+                raise SettingsError(f"FUZE_API_HOSTS={name!r}: give names without scheme, port and *")
         if self.redis_url is not None and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
             raise SettingsError(
                 f"REDIS_URL starts with {self.redis_url.split(':')[0]!r}: use redis://, rediss:// or unix://"
@@ -172,7 +185,8 @@ class Settings:
         for variable, text in environment.items():
             known = fields.get(variable)
             if known is not None and text != "":
-                values[known.name] = _read(variable, text, known.default)
+                is_path = known.type == "Path | None"
+                values[known.name] = _read(variable, text, Path() if is_path else known.default)
             elif variable.startswith("FUZE_") and known is None:
                 raise SettingsError(f"unknown setting {variable}: {nearest(variable, fields)}")
         if values.get("redis_url") is None:
@@ -222,6 +236,7 @@ _LOWEST: dict[str, float] = {
     "body_max_bytes": 256,
     "import_max_bytes": 256,
     "import_max_items": 1,
+    "rate_limit_per_min": 0,
     "redis_connect_timeout_s": 0.01,
     "redis_timeout_s": 0.01,
     "redis_retry_s": 0,

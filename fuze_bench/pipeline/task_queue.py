@@ -183,12 +183,17 @@ class TaskQueue:
         self._came_back()
         return True
 
-    def job_state(self, job_id: str, store: Store) -> JobState | None:
-        """What is known of a job, from the bookmark's row and from RQ; None if neither knows it."""
+    def job_state(self, job_id: str, store: Store, user_id: int | None = None) -> JobState | None:
+        """What is known of a job, from the bookmark's row and from RQ; None if neither knows it.
+
+        Where a user is given, None as well unless there is a bookmark of this user to it.
+        """
         key = parse_job_id(job_id)
         if key is None:
             return None
-        bookmark = store.get(key[0])
+        bookmark = store.get(key[0], user_id)
+        if bookmark is None and user_id is not None:
+            return None
         try:
             job = self._fetch(job_id)
             result = None if job is None else job.return_value()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,17 +26,39 @@ from fuze_bench.pipeline.api import (
     pages,
     problems,
     queues,
+    sessions,
     share,
 )
 from fuze_bench.pipeline.api.group_commit import GroupCommit
+from fuze_bench.pipeline.api.guard import Guard
+from fuze_bench.pipeline.api.hosts import Hosts, check_listening
+from fuze_bench.pipeline.api.rate_limit import RateLimit
+from fuze_bench.pipeline.api.sessions import Sessions
+from fuze_bench.pipeline.api.tokens import Tokens
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.timing import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The ASGI application; it opens the store at start and closes it, with what its threads run, at the end."""
+def create_app(settings: Settings, host: str = "127.0.0.1", clock: Clock | None = None) -> Starlette:
+    """The ASGI application; it opens the store at start and closes it, with what its threads run, at the end.
+
+    `host`: where it is going to listen. Raises SettingsError if strangers could use it there, or if the file of tokens
+    cannot be read.
+    """
+    check_listening(settings, host)
+    clock = clock or SystemClock()
+    tokens = None if settings.api_tokens is None else Tokens(settings.api_tokens)
+    signed_in = None if tokens is None else Sessions(tokens, clock)
+    guard = Middleware(
+        Guard,
+        hosts=Hosts(host, settings.api_hosts),
+        tokens=tokens,
+        sessions=signed_in,
+        rate_limit=RateLimit(settings.rate_limit_per_min, clock),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -69,11 +92,13 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", health.readyz, methods=["GET"]),
             Route("/metrics", metrics.metrics, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
+            *([] if tokens is None else [*pages.sign_in_routes(), *sessions.routes()]),
         ],
+        middleware=[guard],
         exception_handlers=problems.HANDLERS,
     )
     app.router.redirect_slashes = False
-    app.state.settings = settings
+    app.state.settings, app.state.sessions = settings, signed_in
     app.state.openapi = msgspec.json.encode(openapi.describe(settings))
     return app
 
@@ -86,15 +111,16 @@ async def _recover(service: BookmarkService) -> None:
 
 
 def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning") -> None:
-    """Run the API in this process until it is told to stop."""
+    """Run the API in this process until it is told to stop. Raises SettingsError as `create_app` does."""
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, host),
         host=host,
         port=port,
         log_level=log_level,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # anybody can send them
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=64 * 1024,
     )

@@ -139,7 +139,9 @@ async def reprocess(request: Request) -> Response:
 async def job(request: Request) -> Response:
     """The state of a job."""
     service, job_id = service_of(request), request.path_params["id"]
-    state: JobState | None = await asyncio.to_thread(service.queue.job_state, job_id, service.store)
+    state: JobState | None = await asyncio.to_thread(
+        service.queue.job_state, job_id, service.store, user_id(request)
+    )
     if state is None:
         raise InputError(f"there is no job {job_id[:50]!r}", status=404)
     return json_answer(state)

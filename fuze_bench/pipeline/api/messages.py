@@ -191,6 +191,18 @@ class Health(msgspec.Struct, frozen=True):
     queue: str
 
 
+class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token to be exchanged for a session."""
+
+    token: str
+
+
+class SignedIn(msgspec.Struct, frozen=True, rename="camel"):
+    """Whose session it is, null for nobody's."""
+
+    user_id: int | None
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error as RFC 9457 describes it (application/problem+json); `field` names the offending field."""
 

@@ -8,6 +8,8 @@ import msgspec
 
 import fuze_bench
 from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api.sessions import COOKIE
+from fuze_bench.pipeline.api.sessions import PATH as SESSION_PATH
 from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.settings import Settings
 
@@ -27,13 +29,15 @@ def describe(settings: Settings) -> dict[str, Any]:
         messages.Job,
         messages.Queues,
         messages.Health,
+        messages.SignIn,
+        messages.SignedIn,
         messages.Problem,
     )
     references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     ref = {kind.__name__: reference for kind, reference in zip(types, references, strict=True)}
     _add_limits(schemas["QuickSave"]["properties"], settings)
     _describe_import(schemas["Import"]["properties"]["bookmarks"], ref["ImportedPage"], settings)
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "fuze_bench",
@@ -43,6 +47,10 @@ def describe(settings: Settings) -> dict[str, Any]:
         "paths": _paths(ref),
         "components": {"schemas": schemas},
     }
+    _add_refusals(document["paths"], ref["Problem"])
+    if settings.api_tokens is not None:
+        _add_sign_in(document, ref)
+    return document
 
 
 def _add_limits(properties: dict[str, Any], settings: Settings) -> None:
@@ -59,6 +67,50 @@ def _describe_import(bookmarks: dict[str, Any], page: dict[str, Any], settings: 
     bookmarks["maxItems"] = settings.import_max_items
     # Anything is taken; what is no page is refused by itself.
     bookmarks["items"] = {"anyOf": [page, {}]}
+
+
+def _add_refusals(paths: dict[str, Any], problem: dict[str, Any]) -> None:
+    """What the guard answers, whatever is asked for."""
+    for path in paths.values():
+        for method, operation in path.items():
+            statuses = (400, 421) if method == "get" else (400, 403, 421)
+            operation["responses"] |= _problems(problem, *statuses)
+
+
+def _add_sign_in(document: dict[str, Any], ref: dict[str, Any]) -> None:
+    """What there is where one has to say who one is."""
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+    }
+    problem, signed_in = ref["Problem"], _answer("Whose session it is", ref["SignedIn"])
+    for name, path in document["paths"].items():
+        for method, operation in path.items() if name.startswith("/api/") else ():
+            operation["security"] = [{"token": []}, {"session": []}]
+            operation["responses"] |= _problems(
+                problem, *((401, 503) if method == "get" else (401, 429, 503))
+            )
+    document["paths"][SESSION_PATH] = {
+        "get": {
+            "summary": "Who is signed in",
+            "responses": {"200": signed_in, **_problems(problem, 400, 421, 503)},
+        },
+        "post": {
+            "summary": "Exchange a token for the cookie of a session",
+            "requestBody": {"required": True, "content": _json(ref["SignIn"])},
+            "responses": {
+                "200": signed_in,
+                **_problems(problem, 400, 401, 403, 413, 415, 421, 422, 429, 503),
+            },
+        },
+        "delete": {
+            "summary": "End the session",
+            "responses": {
+                "204": {"description": "It is ended"},
+                **_problems(problem, 400, 403, 421, 429, 503),
+            },
+        },
+    }
 
 
 def _paths(ref: dict[str, Any]) -> dict[str, Any]:

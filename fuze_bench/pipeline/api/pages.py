@@ -66,6 +66,14 @@ def _index() -> bytes:
     return _content("index.html").replace(b"<!-- reasons -->", reasons.encode())
 
 
+def sign_in_routes() -> list[Route]:
+    """The page at `/sign-in`, which is there only where tokens are."""
+    return [
+        _file("/sign-in", "sign-in.html", "text/html"),
+        _file("/sign-in.js", "sign-in.js", "text/javascript"),
+    ]
+
+
 def routes() -> list[Route]:
     """The page at `/` and what belongs to it."""
     return [

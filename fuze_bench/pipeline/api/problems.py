@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
 
 from fuze_bench.errors import InputError, StoreError
 from fuze_bench.pipeline.api import messages
@@ -17,8 +19,17 @@ logger = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
-_TITLES = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 413: "Too large",
-           415: "Unsupported media type", 422: "Not acceptable", 503: "Unavailable"}  # fmt: skip
+_TITLES = {400: "Bad request", 401: "Not signed in", 403: "Not from here", 404: "Not found",
+           405: "Method not allowed", 413: "Too large", 415: "Unsupported media type", 421: "Another host",
+           422: "Not acceptable", 429: "Too many requests", 503: "Unavailable"}  # fmt: skip
+
+#: On every answer: it is what its type says, for our own pages only, in no frame, and no opener has a hold on it.
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 def problem(
@@ -27,6 +38,21 @@ def problem(
     """The answer that says what is wrong."""
     body = messages.Problem(title=_TITLES.get(status, "Error"), status=status, detail=detail, field=field)
     return Response(_encode(body), status, headers=headers, media_type="application/problem+json")
+
+
+def unauthorized(
+    scope: Scope, detail: str = "send Authorization: Bearer and a token that is known here", accept: str = ""
+) -> Response:
+    """The answer to whoever did not say who they are, or not right; people in a browser are asked to sign in."""
+    if "text/html" in accept:
+        query = scope["query_string"].decode("latin-1")
+        return sign_in_first(scope["path"] + (f"?{query}" if query else ""))
+    return problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def sign_in_first(back_to: str) -> Response:
+    """The answer that has people sign in, and leads them to this path of ours afterwards."""
+    return RedirectResponse(f"/sign-in?next={quote(back_to, safe='')}", 303)
 
 
 def _on_input_error(_request: Request, error: Exception) -> Response:
@@ -45,6 +71,8 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem(404, f"there is nothing at {request.url.path[:200]!r}")
+    if error.status_code == 401:
+        return unauthorized(request.scope, error.detail, request.headers.get("accept", ""))
     allowed = (error.headers or {}).get("Allow")
     detail = f"{request.method[:20]} is not possible here: use {allowed}" if allowed else error.detail
     return problem(error.status_code, detail, headers=dict(error.headers or {}))
@@ -57,7 +85,8 @@ def _on_disconnect(_request: Request, _error: Exception) -> Response:
 
 def _on_bug(_request: Request, error: Exception) -> Response:
     logger.error("unexpected error in a request", exc_info=error)
-    return problem(500, "something went wrong here; it has been logged")
+    # This answer does not pass the guard, which puts them on all others.
+    return problem(500, "something went wrong here; it has been logged", headers=dict(SAFE_HEADERS))
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {

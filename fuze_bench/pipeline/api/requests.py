@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from fuze_bench.errors import InputError
 from fuze_bench.pipeline.service import BookmarkService
 
-#: Until there are accounts, everything belongs to the one user.
+#: Without tokens everything belongs to the one user.
 ONLY_USER = 1
+#: Where the guard notes in the scope whose request it is.
+USER_KEY = "fuze_bench.user_id"
 LARGEST_ID = 2**53 - 1
 #: How much of a body that is too large is read, and for how long, before it is refused.
 _DISCARDED_BYTES = 2 * 1024 * 1024
@@ -24,9 +27,12 @@ _DISCARD_S = 1.0
 _encode = msgspec.json.Encoder().encode
 
 
-def user_id(_request: Request) -> int:
-    """Whose request it is."""
-    return ONLY_USER
+def user_id(request: Request) -> int:
+    """Whose request it is. Raises HTTPException (401) if that is not known."""
+    user: int | None = request.scope.get(USER_KEY)
+    if user is None:
+        raise HTTPException(401, "sign in, or send Authorization: Bearer and a token")
+    return user
 
 
 def service_of(request: Request) -> BookmarkService:

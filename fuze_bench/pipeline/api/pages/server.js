@@ -21,6 +21,7 @@ export async function ask(path, options = {}) {
   } catch {
     throw new Away(response ? `The server's answer cannot be read (${response.status}).` : "The server cannot be reached.");
   }
+  if (response.status === 401) location.assign("/sign-in");
   if (!response.ok) throw new Problem(response.status, answer.detail ?? `The server answered ${response.status}.`, answer.field);
   return answer;
 }
