@@ -104,6 +104,13 @@ class Client:
         finally:
             connection.close()
 
+    def is_answered(self) -> bool:
+        """Whether an API is there and lives."""
+        try:
+            return self.get("/healthz").status == 200
+        except OSError:
+            return False
+
     def get(self, path: str) -> Answer:
         return self.send("GET", path)
 

@@ -367,7 +367,7 @@ def test_no_token_shows_in_the_log_or_in_the_process_list(
     argv = [sys.executable, "-m", "fuze_bench.cli", "api", "--host", "0.0.0.0", "--port", str(port)]
     api = Client(f"http://127.0.0.1:{port}")
     with Child("api", argv, log, environment=settings.environment(os.environ)) as child:
-        child.wait_ready(lambda: _answers(api), timeout_s=60)
+        child.wait_ready(api.is_answered, timeout_s=60)
         assert save(api, FIVE).status in (200, 201)
         assert save(api, WRONG).status == 401
         assert api.send("GET", f"/api/bookmarks?token={FIVE}", headers=bearer(FIVE)).status == 422
@@ -388,10 +388,3 @@ def test_no_token_shows_in_the_log_or_in_the_process_list(
     assert "Traceback" not in logged
     session = cookie["Cookie"].partition("=")[2]
     assert not any(secret in text for secret in (FIVE, SIX, WRONG, session) for text in (logged, shown))
-
-
-def _answers(api: Client) -> bool:
-    try:
-        return api.get("/healthz").status == 200
-    except OSError:
-        return False

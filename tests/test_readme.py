@@ -20,6 +20,7 @@ from pathlib import Path
 import matplotlib.image
 import psycopg
 import pytest
+from api_server import Client
 from conftest import wait_until
 
 from fuze_bench.lab.origin import Origin
@@ -99,6 +100,7 @@ def test_every_command_is_run_by_a_test_here() -> None:
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
         ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
         ".venv/bin/fuze-bench doctor", ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
+        ".venv/bin/python -c", "FUZE_API_TOKENS=",
     )  # fmt: skip
     for command in COMMANDS:
         assert any(command.startswith(each) for each in known), f"no test here runs: {command}"
@@ -241,6 +243,24 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
     finally:
         for child in children:
             child.stop()
+
+
+def test_who_may_use_it(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "REDIS_URL": private_redis.tcp_url}
+    port = free_port()
+    run = Running(port, environment)
+    assert run.run(the(".venv/bin/python -c"), tmp_path).returncode == 0
+    tokens = tmp_path / "tokens"
+    assert tokens.stat().st_mode & 0o777 == 0o600
+    token, user = tokens.read_text().split()
+    started = the("FUZE_API_TOKENS=").replace("=tokens", f"={shlex.quote(str(tokens))}")
+    argv = ["bash", "-c", f"exec env {run.here(started)} --port {port}"]
+    with Child("api", argv, tmp_path / "api.log", environment=environment) as api:
+        client = Client(f"http://127.0.0.1:{port}")
+        api.wait_ready(client.is_answered, timeout_s=60)
+        assert client.get("/api/bookmarks").status == 401
+        answer = client.send("GET", "/api/bookmarks", headers={"Authorization": f"Bearer {token}"})
+        assert (answer.status, user) == (200, "1")
 
 
 def test_the_code_runs(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from api_server import running_api
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
@@ -145,19 +145,17 @@ def test_a_hostile_page_reads_and_changes_nothing(
 ) -> None:
     visit.sign_in()
     statuses: list[int] = []
-
-    def note(request: Request) -> None:
-        answer = request.response()
-        if request.method == "POST" and answer is not None:
-            statuses.append(answer.status)
-
-    visit.context.on("requestfinished", note)
+    visit.context.on(
+        "response",
+        lambda answer: statuses.append(answer.status) if answer.request.method == "POST" else None,
+    )
     origin.put("/put/hostile", _HOSTILE.format(api=visit.api_url).encode())
     form = f"{visit.api_url}/api/bookmarks/quick-save"
-    with visit.page.expect_request(lambda request: request.is_navigation_request() and request.url == form):
+    with visit.page.expect_response(
+        lambda answer: answer.url == form and answer.request.is_navigation_request()
+    ):
         visit.page.goto(f"{origin.url.replace('127.0.0.1', name)}/put/hostile")
     visit.page.wait_for_function("document.title !== ''")
-    visit.page.wait_for_load_state("networkidle")
     results = visit.page.title().split()
     assert "blocked" in results
     assert not [each for each in results if each not in ("blocked", "opaque")], visit.page.title()

@@ -75,14 +75,18 @@ def _secrets_in(cookies: bytes) -> Iterator[bytes]:
 
 def routes() -> list[Route]:
     """The sign-in, which is there only where tokens are."""
-    return [
-        Route(PATH, _who, methods=["GET"]),
-        Route(PATH, _sign_in, methods=["POST"]),
-        Route(PATH, _sign_out, methods=["DELETE"]),
-    ]
+    return [Route(PATH, _session, methods=["GET", "POST", "DELETE"])]
 
 
 _decode = msgspec.json.Decoder(messages.SignIn).decode
+
+
+async def _session(request: Request) -> Response:
+    if request.method == "POST":
+        return await _sign_in(request)
+    if request.method == "DELETE":
+        return _sign_out(request)
+    return json_answer(messages.SignedIn(request.scope.get(USER_KEY)))
 
 
 async def _sign_in(request: Request) -> Response:
@@ -110,11 +114,7 @@ def _is_encrypted(request: Request) -> bool:
     return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
 
 
-async def _who(request: Request) -> Response:
-    return json_answer(messages.SignedIn(request.scope.get(USER_KEY)))
-
-
-async def _sign_out(request: Request) -> Response:
+def _sign_out(request: Request) -> Response:
     request.app.state.sessions.end(request.headers.get("cookie", "").encode("latin-1"))
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_encrypted(request))

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _SHORTEST_TOKEN = 16
 #: What may stand behind `Bearer` (RFC 6750).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_HOW_TO_MAKE = "make one with `openssl rand -hex 32`"
+_HOW_TO_MAKE = 'make one with `python3 -c "import secrets; print(secrets.token_urlsafe(32))"`'
 _READABLE_BY_OTHERS = 0o077
 
 
