@@ -25,7 +25,7 @@ from fuze_bench.errors import ServiceError
 from fuze_bench.pipeline.bulk import in_groups, refusal, save_group
 from fuze_bench.pipeline.control import living_workers
 from fuze_bench.pipeline.imports import ImportItem
-from fuze_bench.pipeline.redis_server import connect, redis_for, running_private_url
+from fuze_bench.pipeline.redis_server import connect, masked_url, redis_for, running_private_url
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
@@ -131,9 +131,12 @@ def run(system: System, workers: int) -> None:
     """Show the system's state until SIGINT or SIGTERM: a screen on a terminal, else a line whenever it changes."""
     console = Console()
     console.print(f"API and page  {system.api_url}/")
-    private = running_private_url(system.settings.data_dir, tcp=True)
-    if private is not None:
-        console.print(f"Redis         {private}  (rq info --url {private})", soft_wrap=True)
+    url, data_dir = system.settings.redis_url or "", system.settings.data_dir
+    if url == running_private_url(data_dir):
+        tcp = running_private_url(data_dir, tcp=True)
+        console.print(f"Redis         {tcp}  (rq info --url {tcp})", soft_wrap=True)
+    else:
+        console.print(f"Redis         {masked_url(url)}", soft_wrap=True)
     sign_in = " -H 'Authorization: Bearer …'" if system.settings.api_tokens else ""
     console.print(f"some pages    {system.origin_url}/page/0 … to save")
     console.print(f"try           curl -s {system.api_url}/api/bookmarks/quick-save -H 'Content-Type: application/json'{sign_in}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from fuze_bench.errors import FuzeError, QueueUnavailableError
-from fuze_bench.pipeline.bookmarks import Mode, Reason
+from fuze_bench.pipeline.bookmarks import Mode, Reason, Status, parse_job_id
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.measurements import Measurements
 from fuze_bench.pipeline.settings import Settings
@@ -76,6 +76,27 @@ class Recovery:
         try:
             if self._store.note_death(process_name(pid), note):
                 self._logged(self.leases)
+        except FuzeError as error:
+            logger.warning("recovery: %s", error)
+
+    def send_again(self, job_id: str, pid: int = 0) -> None:
+        """The job was broken off through no fault of its bookmark, which goes back on its queue if it still waits.
+
+        `pid`: the process of this host that had it in hand and is gone, if there was one. Errors are logged.
+        """
+        key = parse_job_id(job_id)
+        if key is None:
+            return
+        try:
+            if pid:
+                self._store.give_back(process_name(pid))
+            bookmark = self._store.get(key[0])
+            if (
+                bookmark is not None
+                and (bookmark.generation, bookmark.status) == (key[1], Status.PENDING)
+                and (bookmark.retry_at or 0) <= time.time()
+            ):
+                self._queue.dispatch([bookmark], again=True)
         except FuzeError as error:
             logger.warning("recovery: %s", error)
 

@@ -13,12 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import redis
 import redis.connection
+import redis.exceptions
 
-from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
+from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError, one_line
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.processes import Child, free_port
 
@@ -36,17 +37,72 @@ def connect(
     Raises SettingsError if the URL cannot be read.
     """
     try:
-        options: dict[str, Any] = dict(redis.connection.parse_url(url))  # type: ignore[no-untyped-call]
-    except ValueError as error:
+        options: dict[str, Any] = dict(redis.connection.parse_url(_checked(url)))  # type: ignore[no-untyped-call]
+        options["decode_responses"] = False
+        if connect_timeout_s is not None and "socket_connect_timeout" not in options:
+            options["socket_connect_timeout"] = connect_timeout_s
+        if timeout_s is not None and "socket_timeout" not in options:
+            options["socket_timeout"] = timeout_s
+        pool = redis.ConnectionPool(**options)
+        pool.connection_class(**pool.connection_kwargs)  # an option that is none is noticed here and now
+    except (ValueError, TypeError, redis.RedisError) as error:
+        # Python's own words quote what it took for a port: perhaps half the password.
+        detail = "" if "@" in url else f" ({one_line(error)})"
         raise SettingsError(
-            f"REDIS_URL cannot be read ({error}): percent-encode special characters"
+            f"REDIS_URL cannot be read{detail}: percent-encode special characters (or use REDIS_HOST and"
+            " REDIS_PASSWORD), and name only options that redis-py knows"
         ) from None
-    options["decode_responses"] = False
-    if connect_timeout_s is not None and "socket_connect_timeout" not in options:
-        options["socket_connect_timeout"] = connect_timeout_s
-    if timeout_s is not None and "socket_timeout" not in options:
-        options["socket_timeout"] = timeout_s
-    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+    return redis.Redis(connection_pool=pool)
+
+
+def _checked(url: str) -> str:
+    """The URL, unless a special character in the password has cut it off at the wrong place. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError("an @ behind the host")
+    return url
+
+
+def masked_url(url: str) -> str:
+    """The URL for people to read, without its password."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    return parts._replace(netloc=f"{user}:***{at}{host}" if at else host, query="").geturl()
+
+
+def check_usable(client: redis.Redis) -> None:
+    """Write as RQ does, several keys at once, which a replica, a full one and a cluster refuse.
+
+    Raises redis.RedisError.
+    """
+    with client.pipeline(transaction=True) as pipeline:
+        for name in ("fuze:probe", "fuze:probe:other-slot"):
+            pipeline.set(name, "1", ex=60)
+        pipeline.execute()
+
+
+def why_away(error: Exception) -> str:
+    """What is wrong with Redis and what to do about it, on one line."""
+    text = one_line(error)
+    for sign, meaning in _MEANINGS.items():
+        if isinstance(error, sign) if isinstance(sign, type) else sign in text:
+            return meaning
+    return text
+
+
+_CLUSTER = "it runs in cluster mode, which RQ cannot use: set REDIS_URL to one that does not"
+#: What redis-py or TLS say, and what it means here.
+_MEANINGS: dict[type[Exception] | str, str] = {
+    redis.exceptions.ClusterCrossSlotError: _CLUSTER,
+    redis.exceptions.ClusterError: _CLUSTER,
+    redis.exceptions.AskError: _CLUSTER,
+    redis.exceptions.ReadOnlyError: "it is a replica that takes no writes: set REDIS_URL to the primary",
+    redis.exceptions.OutOfMemoryError: "its memory is full (maxmemory) and it takes no writes: give it more",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate cannot be verified: name its CA in REDIS_URL"
+    " with ?ssl_ca_certs=FILE, or ?ssl_cert_reqs=none to trust any",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: REDIS_URL must start with redis://",
+}
 
 
 def find_binary() -> str:

@@ -156,9 +156,9 @@ class Settings:
             if _HOST_NAME.fullmatch(name) is None:
                 raise SettingsError(f"FUZE_API_HOSTS={name!r}: give names without scheme, port and *")
         if self.redis_url is not None and not self.redis_url.startswith(("redis://", "rediss://", "unix://")):
-            raise SettingsError(
-                f"REDIS_URL starts with {self.redis_url.split(':')[0]!r}: use redis://, rediss:// or unix://"
-            )
+            # Without a scheme the password may be what comes first.
+            scheme = self.redis_url.partition("://")[0] if "://" in self.redis_url else ""
+            raise SettingsError(f"REDIS_URL starts with {scheme!r}: use redis://, rediss:// or unix://")
         if self.log_format not in FORMATS:
             raise SettingsError(f"FUZE_LOG_FORMAT={self.log_format[:40]!r}: use {' or '.join(FORMATS)}")
         if self.database_url is not None:

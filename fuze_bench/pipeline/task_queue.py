@@ -18,12 +18,18 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
-from fuze_bench.errors import InputError, QueueUnavailableError, one_line
+from fuze_bench.errors import InputError, QueueUnavailableError
 from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, parse_job_id
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.job_states import JobHandle, JobState, state_of_job, state_of_row
 from fuze_bench.pipeline.listeners import Listeners
-from fuze_bench.pipeline.redis_server import connect, running_private_url, with_running_redis
+from fuze_bench.pipeline.redis_server import (
+    check_usable,
+    connect,
+    running_private_url,
+    why_away,
+    with_running_redis,
+)
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
 
@@ -98,7 +104,7 @@ class TaskQueue:
                 if job is not None and job.get_status(refresh=False) in _NOT_BEGUN:
                     job.delete()
         except (QueueUnavailableError, redis.RedisError) as error:
-            logger.info("jobs stay in Redis: %s", one_line(error))
+            logger.info("jobs stay in Redis: %s", why_away(error))
 
     def waiting_job_ids(self) -> frozenset[str]:
         """Ids of all jobs that will run without anybody's help: in a queue's list, or scheduled.
@@ -172,16 +178,20 @@ class TaskQueue:
 
     def is_available(self) -> bool:
         """Whether Redis takes jobs now: it answers, and it can be written to."""
+        return self.problem() is None
+
+    def problem(self) -> str | None:
+        """Why Redis takes no jobs now; None if it does."""
         client = self._found_redis()
         if client is None:
-            return False
+            return "none is set or running"
         try:
-            client.set("fuze:probe", "1", ex=60)
+            check_usable(client)
         except redis.RedisError as error:
             self._went_away(error)
-            return False
+            return why_away(error)
         self._came_back()
-        return True
+        return None
 
     def job_state(self, job_id: str, store: Store, user_id: int | None = None) -> JobState | None:
         """What is known of a job, from the bookmark's row and from RQ; None if neither knows it.
@@ -236,9 +246,9 @@ class TaskQueue:
             first, self._is_away = not self._is_away, True
             self._retry_at_s = time.monotonic() + self._settings.redis_retry_s
         if first and self.has_threads:
-            logger.warning("Redis is away (%s): falling back to threading", one_line(error))
+            logger.warning("Redis is away (%s): falling back to threading", why_away(error))
             threading.Thread(target=self._wait_for_return, name="redis-return", daemon=True).start()
-        return QueueUnavailableError(f"Redis is away: {one_line(error)}")
+        return QueueUnavailableError(f"Redis is away: {why_away(error)}")
 
     def _wait_for_return(self) -> None:
         """Where saves are taken, none of them finds out whether Redis is back: one that hangs would hold it."""

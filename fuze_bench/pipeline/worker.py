@@ -24,15 +24,17 @@ from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker, SpawnWorker, Worker, WorkerStatus
 
 from fuze_bench import logs
-from fuze_bench.errors import QueueUnavailableError, SettingsError, one_line
+from fuze_bench.errors import FuzeError, QueueUnavailableError, SettingsError
 from fuze_bench.pipeline.bookmarks import EmbeddingState, ProcessingError, parse_job_id
 from fuze_bench.pipeline.control import note_start, paused_queues
 from fuze_bench.pipeline.embed import Embedder
+from fuze_bench.pipeline.outages import OutlivesRedis
 from fuze_bench.pipeline.recovery import Recovery
-from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.redis_server import check_usable, connect, why_away
 from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import TaskQueue
+from fuze_bench.pipeline.worker_names import take_over_name
 from fuze_bench.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ _FILL_IN_JOB = "fill-in-embeddings"
 _FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 
 
-class _PipelineWorker:
+class _PipelineWorker(OutlivesRedis):
     """Mixed into RQ's workers.
 
     What the pipeline logs of a failure is not said again with a traceback. And a signal that arrives after the worker
@@ -54,26 +56,23 @@ class _PipelineWorker:
     is not there, and a scheduler behind.
     """
 
-    recovery: Recovery
     _paused: frozenset[str] = frozenset()
     _pause_checked_s = 0.0
     # RQ's:
     name: str
     queue_names: Any
-    connection: redis.Redis
-    queues: list[Queue]
-    _ordered_queues: list[Queue]
-    _stop_requested: bool
-    set_state: Any
-    heartbeat: Any
 
     def handle_exception(self, job: Any, *exc_info: Any) -> None:
-        if not isinstance(exc_info[1], ProcessingError):
-            super().handle_exception(job, *exc_info)  # type: ignore[misc]
+        if isinstance(exc_info[1], SystemExit):
+            logger.info("job %s was broken off: told to stop at once", job.id)
+        elif isinstance(exc_info[1], redis.RedisError):
+            logger.warning("job %s: Redis was away when it ended (%s)", job.id, why_away(exc_info[1]))
+        elif not isinstance(exc_info[1], ProcessingError):
+            super().handle_exception(job, *exc_info)
 
     def execute_job(self, job: Any, queue: Any) -> None:
         with logs.during(job_fields(job.id, queue.name)):
-            super().execute_job(job, queue)  # type: ignore[misc]
+            super().execute_job(job, queue)
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
         """As RQ's, but an idle worker comes up for air every few seconds, and looks for what fell out of the queue."""
@@ -85,7 +84,7 @@ class _PipelineWorker:
             self.recovery.when_due()
             step_s = _IDLE_STEP_S if max_idle_time is None else min(_IDLE_STEP_S, max_idle_time - idle_s)
             if self._ordered_queues:
-                result = super().dequeue_job_and_maintain_ttl(timeout, step_s)  # type: ignore[misc]
+                result = super().dequeue_job_and_maintain_ttl(timeout, step_s)
             else:
                 result = None
                 self._sit_out(step_s)
@@ -106,7 +105,7 @@ class _PipelineWorker:
         try:
             paused = paused_queues(self.connection)
         except redis.RedisError as error:
-            logger.info("worker: it is not known which queues are paused: %s", one_line(error))
+            logger.info("worker: it is not known which queues are paused: %s", why_away(error))
             return
         if paused != self._paused:
             self._paused = paused
@@ -115,7 +114,7 @@ class _PipelineWorker:
 
     def _sit_out(self, step_s: float) -> None:
         """Every queue is paused: stay known as alive, and wait."""
-        self.set_state(WorkerStatus.IDLE)
+        self._through_outages(self.set_state, WorkerStatus.IDLE)
         self.heartbeat()
         time.sleep(step_s)
 
@@ -123,15 +122,19 @@ class _PipelineWorker:
         # RQ stops an idle worker by an exception from its signal handler. If the signal arrives while a finaliser
         # runs, Python drops that exception; the flag then stops the worker a moment later.
         self._stop_requested = True
-        super()._shutdown()  # type: ignore[misc]
+        super()._shutdown()
 
     def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
         """The fork that ran a job was killed: what it held is free at once, and is known to have killed it."""
-        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[misc]
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)
         note = f"signal {os.WTERMSIG(ret_val)}" if os.WIFSIGNALED(ret_val) else f"exit code {ret_val >> 8}"
         if note == f"signal {int(signal.SIGKILL)}":
             note += ": perhaps it used more memory than there is"
         self.recovery.note_death(retpid, note)
+
+    def register_birth(self) -> None:
+        take_over_name(self)
+        super().register_birth()
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         def note(_number: int, _frame: FrameType | None) -> None:
@@ -139,7 +142,7 @@ class _PipelineWorker:
 
         for number in _STOP_SIGNALS:
             signal.signal(number, note)
-        super().bootstrap(*args, **kwargs)  # type: ignore[misc]
+        super().bootstrap(*args, **kwargs)
         logger.info("worker %s is ready. Listening on %s", self.name, ", ".join(self.queue_names()))
 
 
@@ -220,9 +223,9 @@ def run_workers(
 def _check_redis(url: str) -> None:
     try:
         with connect(url, connect_timeout_s=5, timeout_s=5) as client:
-            client.ping()
+            check_usable(client)
     except redis.RedisError as error:
-        raise QueueUnavailableError(f"Redis does not answer ({one_line(error)}): check REDIS_URL") from None
+        raise QueueUnavailableError(f"Redis cannot be used ({why_away(error)}): check REDIS_URL") from None
 
 
 def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
@@ -249,22 +252,25 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
     """One worker, in this process."""
     assert settings.redis_url is not None
     logs.name_worker(name)
-    connection = connect(settings.redis_url, connect_timeout_s=5)
-    store = Store(settings)
-    worker = _CLASSES[kind](
-        [Queue(queue, connection=connection, serializer=JSONSerializer) for queue in queues],
-        name=name,
-        connection=connection,
-        serializer=JSONSerializer,
-        worker_ttl=settings.worker_ttl_s,
-        maintenance_interval=_MAINTENANCE_INTERVAL_S,
-        default_result_ttl=settings.result_ttl_s,
+    connection = connect(
+        settings.redis_url, connect_timeout_s=5, timeout_s=_IDLE_STEP_S + settings.redis_timeout_s
     )
-    worker.log_result_lifespan = False
-    worker.recovery = Recovery(settings, store, TaskQueue(settings))
-    note_start(connection)
-    _ask_for_missing_embeddings(connection, kind)
+    store = Store(settings)
     try:
+        worker = _CLASSES[kind](
+            [Queue(queue, connection=connection, serializer=JSONSerializer) for queue in queues],
+            name=name,
+            connection=connection,
+            serializer=JSONSerializer,
+            worker_ttl=settings.worker_ttl_s,
+            maintenance_interval=_MAINTENANCE_INTERVAL_S,
+            default_result_ttl=settings.result_ttl_s,
+        )
+        worker.log_result_lifespan = False
+        worker.recovery = Recovery(settings, store, TaskQueue(settings))
+        worker.checking = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
+        note_start(connection)
+        _ask_for_missing_embeddings(connection, kind)
         worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
     except ValueError as error:
         if "active worker" not in str(error):
@@ -272,7 +278,9 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
         raise SettingsError(
             f"a worker named {name!r} is known to Redis: choose another name, or wait a minute if it was killed"
         ) from None
-    return 0
+    except redis.RedisError as error:
+        raise QueueUnavailableError(f"Redis cannot be used ({why_away(error)}): check REDIS_URL") from None
+    return 0 if burst or worker._stop_requested else 1
 
 
 def _ask_for_missing_embeddings(connection: redis.Redis, kind: Kind) -> None:
@@ -350,8 +358,10 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
             die_with_parent()
             code = _work(*self._arguments, name)
-        except SystemExit as stop:
+        except SystemExit as stop:  # told twice to stop
             code = stop.code if isinstance(stop.code, int) else 0
+        except FuzeError as error:
+            logger.error("worker %s ended: %s", name, error)
         except Exception:
             logger.exception("worker %s ended", name)
         finally:
@@ -368,8 +378,8 @@ class _Supervisor:
 
 
 def _end_quietly(_number: int, _frame: FrameType | None) -> None:
-    """A worker that has not registered itself yet has nothing to finish."""
-    raise SystemExit(0)
+    """A worker that has not registered itself yet has nothing to finish; an exception could be lost in a finaliser."""
+    os._exit(0)
 
 
 if __name__ == "__main__":

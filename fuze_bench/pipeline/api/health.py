@@ -20,9 +20,8 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Saves can be taken."""
     service = service_of(request)
-    queue = (
-        "ok" if await asyncio.to_thread(service.queue.is_available) else "Redis is away: saves go to threads"
-    )
+    problem = await asyncio.to_thread(service.queue.problem)
+    queue = "ok" if problem is None else f"Redis is away: saves go to threads ({problem})"
     try:
         await asyncio.to_thread(service.store.ping)
     except StoreError as error:

@@ -1,0 +1,52 @@
+"""The name of a worker that was killed, which Redis still knows, is free for the one that is started in its place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from typing import Any
+
+from rq.worker import WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+
+def take_over_name(worker: Any) -> None:
+    """Strike `worker`'s namesake out of Redis if it is dead; RQ refuses a name that is taken.
+
+    Raises redis.RedisError.
+    """
+    namesake = type(worker).find_by_key(
+        worker.key, connection=worker.connection, serializer=worker.serializer
+    )
+    if namesake is not None and _is_dead(namesake, worker.worker_ttl):
+        logger.warning(
+            "worker %s: takes the place of one that was killed (process %s)", worker.name, namesake.pid
+        )
+        namesake.register_death()
+
+
+def _is_dead(namesake: Any, silent_s: float) -> bool:
+    """Its process is gone; on another host: it idled, and has not been heard of for `silent_s` seconds."""
+    if namesake.hostname == socket.gethostname() and namesake.pid:
+        # A container that is started again gives its worker the same number.
+        return namesake.pid == os.getpid() or not is_running(namesake.pid)
+    if namesake.get_state() == WorkerStatus.BUSY or namesake.last_heartbeat is None:
+        return False
+    heartbeat = namesake.last_heartbeat
+    if heartbeat.tzinfo is None:
+        heartbeat = heartbeat.replace(tzinfo=UTC)
+    return bool((datetime.now(UTC) - heartbeat).total_seconds() > silent_s)
+
+
+def is_running(pid: int) -> bool:
+    """Whether this host has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's, and there
+    return True

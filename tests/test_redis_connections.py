@@ -1,0 +1,340 @@
+"""Redis as people run it: TLS, users, odd passwords, sockets, IPv6, replicas, full ones, clusters; and no secret told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import pytest
+import redis
+from api_server import Client, api_process, running_api
+from conftest import StartWorker, wait_until
+from relay import Relay
+
+from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import Status
+from fuze_bench.pipeline.redis_server import (
+    PrivateRedis,
+    check_usable,
+    connect,
+    find_binary,
+    masked_url,
+    why_away,
+)
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.worker import run_workers
+from fuze_bench.processes import Child, free_port
+
+PASSWORD = "p/a#s?s@w:o%r[d]+ü"
+ENCODED = quote(PASSWORD, safe="")
+
+
+@contextmanager
+def redis_server(folder: Path, url: str, *lines: str, binary: str | None = None) -> Iterator[Child]:
+    """A redis-server with these lines in its configuration (a file: a command line is for all to read)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = folder / "redis.conf"
+    configuration.write_text("\n".join([f"dir {folder}", 'save ""', *lines, ""]), encoding="utf-8")
+    argv = [binary or find_binary(), str(configuration)]
+    with Child("redis-server", argv, folder / "redis.log") as child:
+        child.wait_ready(lambda: _answers(url), timeout_s=30)
+        yield child
+
+
+def _answers(url: str) -> bool:
+    try:
+        with connect(url, connect_timeout_s=1, timeout_s=1) as client:
+            return bool(client.ping())
+    except redis.ResponseError:
+        return True
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is its own CA, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on PATH to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    made, key = folder / "own-ca.pem", folder / "key.pem"
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    subprocess.run(
+        [openssl, "req", *options, *names, "-keyout", str(key), "-out", str(made)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return made, key
+
+
+@contextmanager
+def tls_port(folder: Path, certificate: tuple[Path, Path], *lines: str) -> Iterator[int]:
+    """A port where Redis speaks TLS: its own, where one on PATH was built with it, else behind a relay."""
+    made, key = certificate
+    port = free_port()
+    own = [f"port 0\ntls-port {port}\ntls-cert-file {made}\ntls-key-file {key}\ntls-auth-clients no"]
+    trusting = f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none"
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    for each in filter(None, (shutil.which("redis-server", path=each) for each in folders)):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(redis_server(folder, trusting, *own, *lines, binary=each))
+            except ServiceError:
+                continue  # built without TLS
+            yield port
+            return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made, key)
+    plain = f"redis://127.0.0.1:{port}"
+    with redis_server(folder, plain, f"port {port}", *lines), Relay(port, tls=context) as relay:
+        yield relay.port
+
+
+@pytest.fixture(params=["tls-own-ca", "tls-unverified", "user", "password", "socket", "ipv6"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a Redis of each kind."""
+    folder, port = tmp_path / "server", free_port()
+    match request.param:
+        case "tls-own-ca" | "tls-unverified":
+            certificate = request.getfixturevalue("certificate")
+            with tls_port(folder, certificate) as tls:
+                options = {
+                    "tls-own-ca": f"ssl_ca_certs={quote(str(certificate[0]))}",
+                    "tls-unverified": "ssl_cert_reqs=none",
+                }
+                yield f"rediss://127.0.0.1:{tls}/0?{options[request.param]}"
+        case "user":
+            # The smallest rights that the pipeline and RQ get along with.
+            rules = "~rq:* ~fuze:* &rq:* +@all -@admin -@dangerous +info"
+            lines = [f"port {port}", "user default off", f'user fuze on ">{PASSWORD}" {rules}']
+            url = f"redis://fuze:{ENCODED}@127.0.0.1:{port}/0"
+            with redis_server(folder, url, *lines):
+                yield url
+        case "password":
+            url = f"redis://:{ENCODED}@127.0.0.1:{port}/0?decode_responses=True"
+            with redis_server(folder, url, f"port {port}", f'requirepass "{PASSWORD}"'):
+                yield url
+        case "socket":
+            path = folder / "a b.sock"
+            url = f"unix://{quote(str(path))}?db=0"
+            with redis_server(folder, url, "port 0", f'unixsocket "{path}"'):
+                yield url
+        case "ipv6":
+            if not _has_ipv6():
+                pytest.skip("this machine has no IPv6 on loopback")
+            url = f"redis://[::1]:{port}/0"
+            with redis_server(folder, url, f"port {port}", "bind ::1"):
+                yield url
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def cli(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fuze_bench.cli", *arguments],
+        env=settings.environment(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def status(settings: Settings, bookmark_id: int) -> Status:
+    with Store(settings) as store:
+        found = store.get(bookmark_id)
+    assert found is not None
+    return found.status
+
+
+def assert_secret_kept(*roots: Path, texts: str) -> None:
+    """Neither in what was printed and logged, nor in a file, nor in any command line or title of a process."""
+    for process in psutil.process_iter(["cmdline"]):
+        texts += " ".join(process.info["cmdline"] or [])
+    for root in roots:
+        texts += "".join(
+            path.read_bytes().decode("utf-8", "replace")
+            for path in root.rglob("*")
+            if path.is_file() and path.name != "redis.conf"
+        )
+    assert PASSWORD not in texts
+    assert ENCODED not in texts
+    assert PASSWORD.encode().hex() not in texts
+
+
+def test_every_process_works(
+    url: str, data_dir: Path, tmp_path: Path, origin: Origin, start_worker: StartWorker
+) -> None:
+    """API, each kind of worker, the scheduler, `status` and `recover`; what is secret stays so."""
+    settings = Settings(
+        data_dir=data_dir, redis_url=url, embedding_model="off", retry_intervals_s=(1.0,), redis_timeout_s=5.0
+    )
+    with ExitStack() as stack:
+        base_url, api = stack.enter_context(api_process(settings, tmp_path / "api.log"))
+        client = Client(base_url)
+        assert client.get("/readyz").json["status"] == "ok"
+        paths = {"default": "/flaky/1/1", "high": "/slow/300/1", "low": "/slow/300/2"}
+        saved = {q: client.save(origin.url + path, queue=q).json for q, path in paths.items()}
+        assert {answer["job"]["mode"] for answer in saved.values()} == {"rq"}
+        workers = [
+            stack.enter_context(start_worker(settings, "--kind", kind, "--queue", queue, wait=False))
+            for kind, queue in (("simple", "default"), ("fork", "high"), ("spawn", "low"))
+        ]
+        for answer in saved.values():
+            wait_until(
+                lambda answer=answer: status(settings, answer["bookmark"]["id"]) is Status.PROCESSED,
+                timeout_s=60,
+                what=f"{answer['bookmark']['url']} to be done",
+            )
+        assert origin.hits("/flaky/1/1") == 2
+        told = cli(settings, "status", saved["default"]["job"]["id"])
+        recovered = cli(settings, "recover")
+        assert (told.returncode, recovered.returncode) == (0, 0), told.stderr + recovered.stderr
+        assert "finished" in told.stdout
+        assert "0 without a job" in recovered.stdout
+        logs = "".join(child.log_tail(10_000) for child in (*workers, api))
+        assert "Traceback" not in logs
+        assert_secret_kept(data_dir, texts=logs + told.stdout + told.stderr + recovered.stdout)
+
+
+def test_a_plain_password_in_a_variable_of_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    variables = {"REDIS_PORT": str(port), "REDIS_PASSWORD": PASSWORD}
+    url = Settings.from_mapping(variables).redis_url or ""
+    assert url == f"redis://:{ENCODED}@127.0.0.1:{port}/0"
+    with redis_server(tmp_path, url, f"port {port}", f'requirepass "{PASSWORD}"'), connect(url) as client:
+        assert client.ping()
+
+
+def test_a_certificate_that_nobody_vouches_for(
+    certificate: tuple[Path, Path], data_dir: Path, tmp_path: Path, origin: Origin
+) -> None:
+    with tls_port(tmp_path / "server", certificate) as port:
+        url = f"rediss://127.0.0.1:{port}/0"
+        unverified = Settings(data_dir=data_dir, redis_url=url, embedding_model="off")
+        assert_falls_back(unverified, origin, "its certificate cannot be verified: name its CA")
+        missing = replace(unverified, redis_url=f"{url}?ssl_ca_certs=/nowhere/ca.pem")
+        with pytest.raises(QueueUnavailableError, match="Redis cannot be used"):
+            run_workers(missing)
+        tcp = replace(unverified, redis_url=url.replace("rediss", "redis"))
+        with pytest.raises(QueueUnavailableError, match="Redis cannot be used"):
+            run_workers(tcp)
+
+
+def test_tls_to_a_redis_that_speaks_none(private_redis: PrivateRedis, settings: Settings) -> None:
+    wrong = replace(settings, redis_url=private_redis.tcp_url.replace("redis://", "rediss://"))
+    with pytest.raises(QueueUnavailableError, match="Redis cannot be used"):
+        run_workers(wrong)
+
+
+def assert_falls_back(settings: Settings, origin: Origin, why: str) -> None:
+    """A worker refuses to start and says why; saves go to threads, and the API says why; one line in the log."""
+    with pytest.raises(QueueUnavailableError, match=why):
+        run_workers(settings)
+    with running_api(settings) as base_url:
+        client = Client(base_url)
+        answers = [client.save(f"{origin.url}/page/{n}") for n in range(5)]
+        assert [(a.status, a.json["job"]["mode"]) for a in answers] == [(201, "thread")] * 5
+        ready = client.get("/readyz")
+        assert ready.json["status"] == "degraded"
+        assert why in ready.json["queue"]
+        ids = [answer.json["bookmark"]["id"] for answer in answers]
+        wait_until(
+            lambda: {status(settings, i) for i in ids} == {Status.PROCESSED}, what="threads to do them"
+        )
+
+
+def test_a_cluster_is_refused(
+    data_dir: Path, tmp_path: Path, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One node that has all slots answers, and takes one key at a time; RQ needs several."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with redis_server(tmp_path / "server", url, f"port {port}", "cluster-enabled yes"):
+        with connect(url) as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+            wait_until(lambda: b"cluster_state:ok" in _info(client), what="the cluster to be up")
+            client.set("one", "1")
+        hasty = Settings(data_dir=data_dir, redis_url=url, embedding_model="off", redis_retry_s=0.1)
+        assert_falls_back(hasty, origin, "it runs in cluster mode, which RQ cannot use")
+    lines = [r.getMessage() for r in caplog.records if "Redis is" in r.getMessage()]
+    assert len(lines) == 1, lines
+    assert "cluster mode" in lines[0]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def _info(client: redis.Redis) -> bytes:
+    answer = client.execute_command("CLUSTER", "INFO")
+    return answer if isinstance(answer, bytes) else str(answer).encode()
+
+
+def test_a_replica_is_refused(
+    settings: Settings, private_redis: PrivateRedis, tmp_path: Path, origin: Origin
+) -> None:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with redis_server(tmp_path / "server", url, f"port {port}", f"replicaof 127.0.0.1 {private_redis.port}"):
+        assert_falls_back(replace(settings, redis_url=url), origin, "it is a replica that takes no writes")
+
+
+def test_a_full_one_is_refused(settings: Settings, origin: Origin) -> None:
+    with connect(settings.redis_url or "") as client:
+        client.config_set("maxmemory", "1")
+    assert_falls_back(settings, origin, "its memory is full")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{PASSWORD}@127.0.0.1:6379/0",
+        "redis://:12/secret@127.0.0.1:6379/0",
+        "redis://:12#secret@127.0.0.1:6379/0",
+        "redis://:12?secret@127.0.0.1:6379/0",
+        "redis://user:secret@127.0.0.1:port/0",
+        "redis://user:secret@[::1:6379/0",
+        "redis://user:secret@127.0.0.1/0?no_such_option=1",
+        "rediss://user:secret@127.0.0.1/0?ssl_cert_reqs=perhaps",
+        "secret@127.0.0.1:6379",
+    ],
+)
+def test_a_url_that_is_wrong_is_said_so_without_the_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="REDIS_URL") as caught:
+        connect(Settings(redis_url=url).redis_url or "")
+    message = str(caught.value)
+    assert not any(part in message for part in ("secret", "12", "p/a", PASSWORD))
+    assert "\n" not in message
+
+
+def test_what_people_see_of_a_url() -> None:
+    assert masked_url(f"redis://fuze:{ENCODED}@h:1/0?x=y") == "redis://fuze:***@h:1/0"
+    assert masked_url("redis://h:1/0") == "redis://h:1/0"
+    assert masked_url("unix:///tmp/redis.sock?db=0&password=p") == "unix:///tmp/redis.sock"
+
+
+def test_a_wrong_password_is_one_line_without_it(private_redis: PrivateRedis, settings: Settings) -> None:
+    connect(settings.redis_url or "").config_set("requirepass", "right")
+    with connect(f"redis://:wrong-one@127.0.0.1:{private_redis.port}") as client:
+        with pytest.raises(redis.RedisError) as caught:
+            check_usable(client)
+        assert "wrong-one" not in why_away(caught.value)
