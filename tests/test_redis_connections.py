@@ -120,7 +120,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
                 yield f"rediss://127.0.0.1:{tls}/0?{options[request.param]}"
         case "user":
             # The smallest rights that the pipeline and RQ get along with.
-            rules = "~rq:* ~fuze:* &rq:* +@all -@admin -@dangerous +info"
+            rules = "resetchannels ~rq:* ~fuze:* &rq:* +@all -@admin -@dangerous +info"
             lines = [f"port {port}", "user default off", f'user fuze on ">{PASSWORD}" {rules}']
             url = f"redis://fuze:{ENCODED}@127.0.0.1:{port}/0"
             with redis_server(folder, url, *lines):

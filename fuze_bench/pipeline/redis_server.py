@@ -66,9 +66,9 @@ def _checked(url: str) -> str:
 def masked_url(url: str) -> str:
     """The URL for people to read, without its password."""
     parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    return parts._replace(netloc=f"{user}:***{at}{host}" if at else host, query="").geturl()
+    login, _, host = parts.netloc.rpartition("@")
+    shown = f"{login.partition(':')[0]}:***@{host}" if login else host
+    return f"{parts.scheme}://{shown}{parts.path}"
 
 
 def check_usable(client: redis.Redis) -> None:
