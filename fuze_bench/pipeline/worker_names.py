@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from rq.worker import WorkerStatus
 
 logger = logging.getLogger(__name__)
+
+#: A worker is registered well after its process was started; the kernel tells the latter to a second or so.
+_CLOCK_TOLERANCE = timedelta(seconds=2)
+#: Where `starttime` stands in /proc/PID/stat, counted from behind the name of the program (proc(5)).
+_START_TIME = 19
 
 
 def take_over_name(worker: Any) -> None:
@@ -30,23 +37,32 @@ def take_over_name(worker: Any) -> None:
 
 def _is_dead(namesake: Any, silent_s: float) -> bool:
     """Its process is gone; on another host: it idled, and has not been heard of for `silent_s` seconds."""
-    if namesake.hostname == socket.gethostname() and namesake.pid:
-        # A container that is started again gives its worker the same number.
-        return namesake.pid == os.getpid() or not is_running(namesake.pid)
+    if namesake.hostname == socket.gethostname() and namesake.pid and namesake.birth_date:
+        # A container that is started again gives its processes the numbers of the last time.
+        return namesake.pid == os.getpid() or not _runs_since(namesake.pid, namesake.birth_date)
     if namesake.get_state() == WorkerStatus.BUSY or namesake.last_heartbeat is None:
         return False
-    heartbeat = namesake.last_heartbeat
-    if heartbeat.tzinfo is None:
-        heartbeat = heartbeat.replace(tzinfo=UTC)
-    return bool((datetime.now(UTC) - heartbeat).total_seconds() > silent_s)
+    return bool((datetime.now(UTC) - namesake.last_heartbeat).total_seconds() > silent_s)
 
 
-def is_running(pid: int) -> bool:
-    """Whether this host has a process of that number."""
+def _runs_since(pid: int, moment: datetime) -> bool:
+    """Whether this host has a process of that number which is not younger than that, as far as can be told."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # somebody else's, and there
-    return True
+        pass  # somebody else's, and there
+    started = _started(pid)
+    return started is None or started <= moment + _CLOCK_TOLERANCE
+
+
+def _started(pid: int) -> datetime | None:
+    """When the process was started; None where there is no /proc."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]
+        [boot] = re.findall(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    since_boot_s = int(after_name.split()[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+    return datetime.fromtimestamp(int(boot) + since_boot_s, UTC)

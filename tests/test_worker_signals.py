@@ -1,0 +1,229 @@
+"""Signals to workers and to what they start: killed jobs, killed workers whose name is taken, deploys that stop a group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import pytest
+from conftest import StartWorker, wait_until
+from rq import Queue, Worker
+from rq.serializers import JSONSerializer
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
+from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.service import BookmarkService
+from fuze_bench.pipeline.settings import Settings
+
+KINDS = ["simple", "fork", "spawn"]
+
+
+@pytest.fixture
+def saving(settings: Settings) -> Iterator[BookmarkService]:
+    with BookmarkService(settings) as service:
+        yield service
+
+
+def save(service: BookmarkService, *urls: str) -> list[int]:
+    return [r.bookmark.id for r in service.save([service.check(user_id=1, url=url) for url in urls])]
+
+
+def found(service: BookmarkService, bookmark_id: int) -> Bookmark:
+    bookmark = service.store.get(bookmark_id)
+    assert bookmark is not None
+    return bookmark
+
+
+def known_workers(settings: Settings) -> list[Worker]:
+    with connect(settings.redis_url or "") as client:
+        return Worker.all(connection=client, serializer=JSONSerializer)
+
+
+def horse_of(worker_pid: int) -> psutil.Process | None:
+    """The process that runs the worker's job: it leads a group of its own, which the scheduler does not."""
+    for child in psutil.Process(worker_pid).children():
+        if child.status() != psutil.STATUS_ZOMBIE and os.getpgid(child.pid) == child.pid:
+            return child
+    return None
+
+
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_a_page_whose_process_is_killed_fails_alone(
+    kind: str, saving: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """As by the kernel, for want of memory: tried once more, given up with a reason that says so; the others are done."""
+    count = 9 if kind == "fork" else 3  # each in an interpreter of its own takes long
+    culprit, *others = save(
+        saving, f"{origin.url}/slow/25000/1", *(f"{origin.url}/page/{n}" for n in range(count))
+    )
+    with start_worker(settings, "--kind", kind) as worker:
+        for times in (1, 2):
+            wait_until(
+                lambda t=times: origin.hits("/slow/25000/1") == t,
+                timeout_s=90,
+                what="the page to be asked for",
+            )
+            horse = horse_of(worker.pid)
+            assert horse is not None
+            horse.kill()
+        wait_until(lambda: found(saving, culprit).status is Status.FAILED, what="it to be given up")
+        wait_until(
+            lambda: all(found(saving, i).status is Status.PROCESSED for i in others),
+            timeout_s=60,
+            what="the others to be done",
+        )
+        assert worker.is_alive()
+    failed = found(saving, culprit)
+    assert failed.reason is Reason.KILLED_WORKER
+    assert "signal 9" in (failed.error or "")
+    assert "memory" in (failed.error or "")
+
+
+def test_one_page_hangs_and_one_kills_and_the_others_are_done(
+    saving: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    short = replace(settings, fetch_total_s=2.0, fetch_idle_s=2.0, retry_intervals_s=())
+    pages = [f"{origin.url}/page/{n}" for n in range(18)]
+    hanging, killing, *others = save(
+        saving, f"{origin.url}/hostile/hang", f"{origin.url}/slow/1500/1", *pages
+    )
+    with start_worker(short, "--kind", "fork") as worker:
+        for times in (1, 2):
+            wait_until(lambda t=times: origin.hits("/slow/1500/1") == t, what="the page to be asked for")
+            horse = horse_of(worker.pid)
+            assert horse is not None
+            horse.kill()
+        wait_until(
+            lambda: all(found(saving, i).status in (Status.PROCESSED, Status.FAILED) for i in others),
+            timeout_s=60,
+            what="the others to be done",
+        )
+        wait_until(lambda: found(saving, killing).status is Status.FAILED, what="it to be given up")
+    assert [found(saving, i).status for i in others] == [Status.PROCESSED] * 18
+    assert found(saving, hanging).reason is Reason.TIMED_OUT
+    assert found(saving, killing).reason is Reason.KILLED_WORKER
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_whose_worker_was_killed_is_free(
+    kind: str, saving: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """kill -9 to the worker alone, as supervisors and the kernel do, and a start under the same name at once."""
+    options = ("--kind", kind, "--name", "w1")
+    with start_worker(settings, *options) as first:
+        wait_until(lambda: psutil.Process(first.pid).children(), what="its scheduler")
+        [scheduler] = psutil.Process(first.pid).children()
+        first.signal(signal.SIGKILL)
+        first.wait(10)
+        with start_worker(settings, *options) as second:
+            [bookmark_id] = save(saving, f"{origin.url}/page/1")
+            wait_until(lambda: found(saving, bookmark_id).status is Status.PROCESSED, what="it to work")
+            assert [(each.name, each.pid) for each in known_workers(settings)] == [("w1", second.pid)]
+            assert "takes the place of one that was killed" in second.log_tail(100)
+        wait_until(lambda: not scheduler.is_running(), what="the scheduler of the first to end")
+
+
+def test_a_name_whose_worker_is_silent_on_another_host_is_free(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    """A container that is started again has another host name: its worker's last sign of life tells."""
+    brief = replace(settings, worker_ttl_s=16)
+    with connect(settings.redis_url or "") as client, start_worker(brief, "--name", "w1") as first:
+        first.kill_group()
+        client.hset("rq:worker:w1", "hostname", "elsewhere")
+        with start_worker(brief, "--name", "w1", wait=False) as second:
+            assert second.wait(30) == 2
+            assert "a worker named 'w1' is known to Redis" in second.log_tail()
+        client.hset("rq:worker:w1", "last_heartbeat", "2020-01-01T00:00:00.000000Z")
+        with start_worker(brief, "--name", "w1"):
+            assert len(known_workers(settings)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_idle_worker_with_its_scheduler_stops_soon_and_leaves_nothing(
+    kind: str, settings: Settings, start_worker: StartWorker
+) -> None:
+    with start_worker(settings, "--kind", kind) as worker, connect(settings.redis_url or "") as client:
+        wait_until(lambda: psutil.Process(worker.pid).children(), what="its scheduler")
+        assert client.keys("rq:scheduler-lock:*")
+        asked = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+        assert time.monotonic() - asked < 5
+        with pytest.raises(ProcessLookupError):
+            os.killpg(worker.pid, 0)
+        assert client.keys("rq:scheduler-lock:*") == []
+        assert known_workers(settings) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_sigterm_to_the_whole_group_lets_the_job_finish(
+    kind: str,
+    count: str,
+    saving: BookmarkService,
+    settings: Settings,
+    origin: Origin,
+    start_worker: StartWorker,
+) -> None:
+    """As honcho and supervisord do it; a supervisor passes the signal on to workers that have it already."""
+    [bookmark_id] = save(saving, f"{origin.url}/slow/1500/1")
+    with start_worker(settings, "--kind", kind, "--count", count) as worker:
+        wait_until(lambda: origin.hits("/slow/1500/1"), what="the job to begin")
+        os.killpg(worker.pid, signal.SIGTERM)
+        assert worker.wait(30) == 0
+        assert found(saving, bookmark_id).status is Status.PROCESSED
+        assert "Traceback" not in worker.log_tail(10_000)
+    assert origin.hits("/slow/1500/1") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_sigterm_to_the_group_puts_the_bookmark_back(
+    kind: str, saving: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """Broken off three times by deploys, it is still no page that kills workers; the next worker has it at once."""
+    [bookmark_id] = save(saving, f"{origin.url}/slow/4000/1")
+    for times in (1, 2, 3):
+        with start_worker(settings, "--kind", kind) as worker:
+            wait_until(lambda t=times: origin.hits("/slow/4000/1") == t, what="the job to begin")
+            os.killpg(worker.pid, signal.SIGTERM)
+            time.sleep(1.1)  # RQ takes two signals within a second for one that came twice
+            asked = time.monotonic()
+            os.killpg(worker.pid, signal.SIGTERM)
+            worker.wait(20)
+            assert time.monotonic() - asked < 5
+            assert "Traceback" not in worker.log_tail(10_000)
+        assert (found(saving, bookmark_id).status, found(saving, bookmark_id).attempts) == (Status.PENDING, 0)
+        with connect(settings.redis_url or "") as client:
+            queue = Queue("default", connection=client, serializer=JSONSerializer)
+            assert queue.job_ids == [f"bookmark-{bookmark_id}-1"]
+            assert queue.failed_job_registry.get_job_ids() == []
+    with start_worker(settings, "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+    assert found(saving, bookmark_id).status is Status.PROCESSED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a process was started")
+def test_a_name_whose_process_number_is_another_one_now_is_free(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    """A container that is started again gives its processes the numbers of the last time."""
+    with connect(settings.redis_url or "") as client, start_worker(settings, "--name", "w1") as first:
+        client.hset("rq:worker:w1", "birth", "2020-01-01T00:00:00.000000Z")
+        stranger = first.pid
+        with start_worker(settings, "--name", "w1") as second:
+            assert [each.pid for each in known_workers(settings)] == [second.pid] != [stranger]
+
+
+def test_a_name_whose_worker_lives_is_refused(settings: Settings, start_worker: StartWorker) -> None:
+    with start_worker(settings, "--name", "w1") as first:
+        with start_worker(settings, "--name", "w1", wait=False) as second:
+            assert second.wait(30) == 2
+            assert "a worker named 'w1' is known to Redis" in second.log_tail()
+        assert [each.pid for each in known_workers(settings)] == [first.pid]
