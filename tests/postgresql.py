@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +22,8 @@ import psycopg
 from fuze_bench.errors import ServiceError
 from fuze_bench.processes import die_with_parent
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
 def running_postgresql() -> Iterator[str]:
@@ -33,9 +35,7 @@ def running_postgresql() -> Iterator[str]:
             try:
                 prepared = _prepare(programs, folder)
             except (OSError, subprocess.SubprocessError) as error:
-                print(
-                    f"PostgreSQL in {programs} cannot be used ({error}): the bundled one is", file=sys.stderr
-                )
+                logger.warning("PostgreSQL in %s cannot be used (%s): the bundled one is", programs, error)
             else:
                 with _running(programs, folder, prepared) as url:
                     yield url

@@ -1,0 +1,89 @@
+"""Where there is no home, no name for the user, and a checkout that cannot be written to: it works, and leaves no traces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fuze_bench.lab.origin import Origin
+from fuze_bench.pipeline.bookmarks import EmbeddingState, Status
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
+
+PACKAGE = Path(__file__).parent.parent / "fuze_bench"
+NOBODY = "54321"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the code that nobody but root can write to."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(PACKAGE, copy / "fuze_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [copy, *copy.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    yield copy
+    for path in [copy, *copy.rglob("*")]:
+        path.chmod(path.stat().st_mode | 0o200)
+
+
+def files(*folders: Path) -> set[Path]:
+    return {path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def as_nobody() -> list[str]:
+    """What makes a command run under a number that no user has."""
+    prefix = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("this machine lets nobody have a user namespace")
+    return prefix
+
+
+@pytest.mark.xdist_group("model")
+@pytest.mark.parametrize(("user", "home"), [("ours", "/nonexistent"), ("without a name", None)])
+def test_the_pipeline_needs_no_home(
+    home: str | None, user: str, checkout: Path, tmp_path: Path, origin: Origin
+) -> None:
+    """A private Redis, a worker that loads the model, and a page: only the data and the temporary folder are written to."""
+    data, temporary, elsewhere = tmp_path / "data", tmp_path / "temporary", tmp_path / "elsewhere"
+    for folder in (data, temporary, elsewhere):
+        folder.mkdir()
+    settings = Settings(data_dir=data)
+    environment = settings.environment(os.environ)
+    for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "HF_HOME", "XDG_RUNTIME_DIR"):
+        environment.pop(name, None)
+    environment |= {"PYTHONPATH": str(checkout), "TMPDIR": str(temporary), "PYTHONWARNINGS": "default"}
+    if home is not None:
+        environment["HOME"] = home
+    prefix = [] if user == "ours" else as_nobody()
+    before = files(checkout)
+    url = f"{origin.url}/page/1"
+    code = (
+        "import sys; from fuze_bench.cli import main; import fuze_bench; print(fuze_bench.__file__)\n"
+        f"sys.exit(main(['save', {url!r}]) or main(['worker', '--burst', '--kind', 'fork']))"
+    )
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", code],
+        env=environment,
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(checkout))
+    assert "Traceback" not in done.stderr
+    with Store(settings) as store:
+        [row] = store.rows("status", "embedding")
+    assert row == {"status": Status.PROCESSED, "embedding": EmbeddingState.OK}
+    assert files(checkout) == before
+    assert not files(elsewhere)
+    assert not Path("/nonexistent").exists()
