@@ -11,11 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from fuze_bench.errors import ServiceError, SettingsError
 
+#: What people and supervisors stop a process with.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -30,6 +35,20 @@ def _begin() -> None:
     die_with_parent()
     # A shell's background jobs ignore SIGINT, and so would what they start: nobody could interrupt it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def is_running(pid: int, since: datetime | None = None) -> bool:
+    """Whether this host has a process of that number (that was there at `since` already).
+
+    One that has ended, and that nobody has waited for, is none: pid 1 of many a container waits for nobody.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return since is None or bool(process.create_time() <= since.timestamp())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:

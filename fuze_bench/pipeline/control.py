@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import redis
 from rq import Worker
 from rq.command import send_shutdown_command
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
+
+from fuze_bench.processes import is_running
 
 _PAUSED = "fuze:paused"
 _DRAINED = "fuze:drained"
@@ -40,7 +41,7 @@ def paused_queues(client: redis.Redis) -> frozenset[str]:
 def living_workers(client: redis.Redis) -> list[Any]:
     """The RQ workers that Redis knows, without those of this host that were killed: it knows them for a while yet."""
     known = Worker.all(connection=client, serializer=JSONSerializer)
-    return [worker for worker in known if worker.hostname != socket.gethostname() or _is_alive(worker.pid)]
+    return [worker for worker in known if worker.hostname != socket.gethostname() or _is_alive(worker)]
 
 
 def drain(client: redis.Redis, on_progress: Callable[[int, int], None]) -> int:
@@ -69,7 +70,7 @@ def _still_there(client: redis.Redis, workers: list[Any]) -> int:
         # A private Redis ends with the worker that had started it: then their processes tell.
         if any(worker.hostname != socket.gethostname() for worker in workers):
             raise
-        return sum(_is_alive(worker.pid) for worker in workers)
+        return sum(_is_alive(worker) for worker in workers)
 
 
 def drained_at(client: redis.Redis) -> float | None:
@@ -83,9 +84,5 @@ def note_start(client: redis.Redis) -> None:
     client.delete(_DRAINED)
 
 
-def _is_alive(pid: int | None) -> bool:
-    try:
-        # One that has ended and that nobody has waited for (pid 1 of many a container does not) is still listed.
-        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _is_alive(worker: Any) -> bool:
+    return worker.pid is not None and is_running(worker.pid)

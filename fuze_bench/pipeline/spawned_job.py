@@ -16,8 +16,8 @@ from rq.serializers import JSONSerializer
 
 from fuze_bench import logs
 from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.rq_workers import PipelineSpawnWorker, job_fields
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.pipeline.worker import PipelineSpawnWorker, job_fields
 
 
 def main(worker_name: str, job_id: str, queue_name: str) -> int:
