@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from conftest import StartWorker, wait_until
+from heavy_pages import BIG_TREE, ENDLESS
 
 from fuze_bench.lab.origin import Origin
 from fuze_bench.lab.origin_hostile import HOSTILE
@@ -34,14 +36,18 @@ REASONS = {
 }
 PARAGRAPH = b"<p>One more paragraph of a page that goes on and on.</p>\n"
 LONG_PAGE = PARAGRAPH * (9_900_000 // len(PARAGRAPH))
-#: Measured: 81 MiB, most of it the tree of the long page; without extraction's limits it is over 400.
-MOST_GROWTH_BYTES = 250 * 2**20
+#: A worker with all that loads itself at first use, but no model.
+LIBRARIES_BYTES = 300 * 2**20
+#: Some copies of the largest page that is fetched; not a tree made of it.
+MOST_GROWTH_BYTES = 100 * 2**20
 
 
 def test_a_worker_outlives_them_all_in_bounded_memory(
     service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
-    short = replace(settings, fetch_total_s=2.0, fetch_idle_s=1.0, retry_intervals_s=())
+    short = replace(
+        settings, fetch_total_s=2.0, fetch_idle_s=1.0, extract_timeout_s=60.0, retry_intervals_s=()
+    )
     long_page = origin.put("/put/long", LONG_PAGE)
     urls = [*(f"{origin.url}/hostile/{name}" for name in HOSTILE), long_page, f"{origin.url}/page/1"]
     ids: list[int] = []
@@ -71,6 +77,30 @@ def test_a_worker_outlives_them_all_in_bounded_memory(
     assert [b.status for b in found[-2:]] == [Status.PROCESSED] * 2
     assert f"{long_page}: the first 15001 of" in log, "the cut is not told"
     assert grown_bytes < MOST_GROWTH_BYTES
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork"])
+def test_a_worker_outlives_pages_that_no_parser_comes_to_an_end_with(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker, kind: str
+) -> None:
+    names = ["nested-tables", "attributes", "keys-without-end"]
+    urls = [origin.put(f"/put/{name}", ENDLESS[name]) for name in names]
+    urls += [origin.put("/put/big", BIG_TREE), f"{origin.url}/page/1"]
+    short = replace(settings, extract_timeout_s=1.0, retry_intervals_s=())
+    saved = service.save([service.check(user_id=1, url=url) for url in urls])
+    found: list[Bookmark] = []
+
+    def are_done() -> bool:
+        found[:] = [b for s in saved if (b := service.store.get(s.bookmark.id)) and b.done_at is not None]
+        return len(found) == len(urls)
+
+    with start_worker(short, "--kind", kind) as worker:
+        wait_until(are_done, timeout_s=120, what="all pages to be done")
+        assert worker.is_alive()
+        assert peak_bytes(worker.pid) < LIBRARIES_BYTES + MOST_GROWTH_BYTES
+    assert [b.reason for b in found] == [Reason.TOO_COMPLEX] * 4 + [None]
+    assert found[0].error == "The page is too complicated to read. (takes longer than 1 s)"
+    assert found[-1].status is Status.PROCESSED
 
 
 def peak_bytes(pid: int) -> int:

@@ -40,6 +40,7 @@ class Reason(enum.StrEnum):
     NOT_FOUND = "not_found"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
+    BLOCKED = "blocked"
     RATE_LIMITED = "rate_limited"
     HTTP_ERROR = "http_error"
     SERVER_ERROR = "server_error"
@@ -47,6 +48,7 @@ class Reason(enum.StrEnum):
     EMPTY_PAGE = "empty_page"
     NO_TEXT = "no_text"
     TOO_LARGE = "too_large"
+    TOO_COMPLEX = "too_complex"
     TIMED_OUT = "timed_out"
     CONNECTION_FAILED = "connection_failed"
     TLS_FAILED = "tls_failed"
@@ -68,6 +70,7 @@ _SENTENCES = {
     Reason.NOT_FOUND: "The page does not exist (any more).",
     Reason.UNAUTHORIZED: "The site wants a login.",
     Reason.FORBIDDEN: "The site refused to show the page.",
+    Reason.BLOCKED: "The site showed a barrier instead of the page.",
     Reason.RATE_LIMITED: "The site asked for fewer requests.",
     Reason.HTTP_ERROR: "The site answered with an error.",
     Reason.SERVER_ERROR: "The site has a problem of its own.",
@@ -75,6 +78,7 @@ _SENTENCES = {
     Reason.EMPTY_PAGE: "The page is empty.",
     Reason.NO_TEXT: "The page holds no readable text.",
     Reason.TOO_LARGE: "The page is too large.",
+    Reason.TOO_COMPLEX: "The page is too complicated to read.",
     Reason.TIMED_OUT: "The site took too long to answer.",
     Reason.CONNECTION_FAILED: "The site could not be reached.",
     Reason.TLS_FAILED: "The site's certificate cannot be trusted.",

@@ -15,7 +15,9 @@ import trafilatura
 import w3lib.encoding
 
 from fuze_bench.errors import one_line
+from fuze_bench.pipeline import page_weight
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
+from fuze_bench.pipeline.walls import wall
 
 _TITLE_MAX_CHARS = 1_000
 #: Enough to tell a language; more only takes time.
@@ -31,6 +33,17 @@ _MOST_CHARS = 2_000_000
 _MOST_ATTRIBUTES = 100
 #: Searched for dates and for what the page says of itself.
 _MOST_SCRIPT_CHARS = 500_000
+#: What the web's labels mean to Python, and UTF-32. Python knows more, of which some take hours ("punycode").
+_ENCODINGS = frozenset(
+    """
+    utf-8 utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be cp866 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6
+    iso8859-7 iso8859-8 iso8859-10 iso8859-13 iso8859-14 iso8859-15 iso8859-16 koi8-r koi8-u mac-roman mac-cyrillic
+    cp874 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 gb18030 big5hkscs euc_jp iso2022_jp cp932
+    cp949
+    """.split()
+)
+_BIG_ENDIAN = {"utf-16": "utf-16-be", "utf-32": "utf-32-be"}
+_RUN_OF_SIGNS = re.compile(r"([^\w\s\x00-\u02ff]{100,})")
 _NUL = str.maketrans({"\0": None})
 
 logger = logging.getLogger(__name__)
@@ -53,25 +66,51 @@ class Extracted:
 def extract(body: bytes, content_type: str, url: str) -> Extracted:
     """The readable part of an HTML page; `content_type` is the header it came with.
 
-    Of a page with more than 15,000 elements or 2,000,000 characters of text the beginning is read, so that no page
-    takes more than seconds, or much memory; a warning then says how much was read of which page. What nobody reads
-    is left out beyond its limits without one: scripts after 500,000 characters, an element's more than 100 attributes.
+    Of a page with more than 15,000 elements or 2,000,000 characters of text the beginning is read; a warning then
+    says how much was read of which page. What nobody reads is left out beyond its limits without one: scripts after
+    500,000 characters, an element's more than 100 attributes. A page that means ill takes minutes and gigabytes all
+    the same: `PageReader` limits that.
 
-    Raises ProcessingError (`no_text`) if there is nothing to read.
+    Raises ProcessingError: `no_text` if there is nothing to read, `too_complex` if it is nested too deeply, and what
+    `wall` says if the page is none.
     """
-    tree = _parse(decode(body, content_type))
+    return _read(_parse(decode(body, content_type)), len(body), url)
+
+
+def extract_light(body: bytes, content_type: str, url: str) -> Extracted | None:
+    """As `extract`, of an ordinary page; None, soon, for one that could take seconds or much memory."""
+    if not page_weight.is_light_body(body):
+        return None
+    page = decode(body, content_type)
+    if not page_weight.is_light_markup(page):
+        return None
+    tree = _parse(page)
+    if tree is not None and not page_weight.is_light_tree(tree):
+        return None
+    return _read(tree, len(body), url)
+
+
+def _read(tree: Any, page_bytes: int, url: str) -> Extracted:
     if tree is not None:
         _cut(tree, url)
-    document: Any = (
-        None
-        if tree is None
-        else trafilatura.bare_extraction(tree, url=url, fast=True, with_metadata=True, include_comments=False)
-    )
+    try:
+        document: Any = (
+            None
+            if tree is None
+            else trafilatura.bare_extraction(
+                tree, url=url, fast=True, with_metadata=True, include_comments=False
+            )
+        )
+        text = (document.text if document else None) or ("" if tree is None else trafilatura.html2txt(tree))
+    except RecursionError as error:
+        raise ProcessingError(Reason.TOO_COMPLEX, f"nested too deeply: {one_line(error)}") from None
     title = _clean(document.title if document else None) or (None if tree is None else _own_title(tree))
-    text = (document.text if document else None) or ("" if tree is None else trafilatura.html2txt(tree))
-    text = unicodedata.normalize("NFC", text.translate(_NUL)).strip()
+    text = _normalized(text.translate(_NUL)).strip()
+    found = None if tree is None else wall(tree, title, text)
+    if found is not None:
+        raise ProcessingError(*found)
     if not text:
-        raise ProcessingError(Reason.NO_TEXT, f"nothing to read in {len(body):,} bytes")
+        raise ProcessingError(Reason.NO_TEXT, f"nothing to read in {page_bytes:,} bytes")
     return Extracted(
         title=title,
         text=text,
@@ -80,9 +119,26 @@ def extract(body: bytes, content_type: str, url: str) -> Extracted:
     )
 
 
+def _normalized(text: str) -> str:
+    """NFC, but for absurd runs of accents and other signs: sorting those takes the square of their number."""
+    if text.isascii():
+        return text
+    parts = _RUN_OF_SIGNS.split(text)
+    parts[::2] = [unicodedata.normalize("NFC", part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def decode(body: bytes, content_type: str) -> str:
     """The page as text, by the web's rules: byte-order mark, then header, then meta (WHATWG labels), then a guess."""
-    return w3lib.encoding.html_to_unicode(content_type or None, body, auto_detect_fun=_guess_encoding)[1]
+    encoding, mark = w3lib.encoding.read_bom(body)
+    if encoding is None:
+        declared = (
+            w3lib.encoding.http_content_type_encoding(content_type or None),
+            w3lib.encoding.html_body_declared_encoding(body),
+        )
+        known = (each for each in declared if each in _ENCODINGS)
+        encoding = next(known, None) or _guess_encoding(body) or "utf-8"
+    return w3lib.encoding.to_unicode(body[len(mark or b"") :], _BIG_ENDIAN.get(encoding, encoding))
 
 
 def _guess_encoding(body: bytes) -> str | None:

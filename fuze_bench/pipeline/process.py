@@ -35,6 +35,7 @@ from fuze_bench.pipeline.extract import Extracted
 from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
 from fuze_bench.pipeline.leases import Leases
 from fuze_bench.pipeline.measurements import Ended, Measurements
+from fuze_bench.pipeline.page_reader import PageReader
 from fuze_bench.pipeline.politeness import Hosts, LocalHosts
 from fuze_bench.pipeline.retries import after_failure
 from fuze_bench.pipeline.settings import Settings
@@ -140,6 +141,7 @@ class Pipeline:
         self.store = store or Store(settings, clock)
         self._clock = clock or SystemClock()
         self._fetcher = Fetcher(settings)
+        self._reader = PageReader(settings.extract_timeout_s)
         self._leases = Leases(self.store, settings.lease_s)
         self._measurements = Measurements(settings)
         self._mode = mode
@@ -220,6 +222,7 @@ class Pipeline:
         return done
 
     def close(self) -> None:
+        self._reader.close()
         self._fetcher.close()
         self._measurements.close()
         self.store.close()
@@ -270,7 +273,12 @@ class Pipeline:
 
     def _extract(self, item: _Item) -> None:
         assert item.page is not None
-        item.extracted = extract.extract(item.page.body, item.page.content_type, item.page.final_url)
+        page = item.page
+        try:
+            item.extracted = self._reader.read(page.body, page.content_type, page.final_url)
+        except ProcessingError as error:
+            error.http_status = page.http_status
+            raise
 
     def _analyse(self, item: _Item) -> None:
         assert item.extracted is not None

@@ -20,6 +20,7 @@ RETRIED = frozenset(
         Reason.CONNECTION_FAILED,
         Reason.BROKEN_ANSWER,
         Reason.FORBIDDEN,
+        Reason.BLOCKED,
         Reason.RATE_LIMITED,
         Reason.SERVER_ERROR,
         Reason.INTERNAL_ERROR,

@@ -110,6 +110,8 @@ class Settings:
     """Time from one fetch's start to the next of the same host, over all workers, on average."""
     host_unlimited: tuple[str, ...] = ()
     """Hosts (or host:port) that may be asked without these two limits (comma-separated)."""
+    extract_timeout_s: float = 15.0
+    """Limit on finding the text of one page."""
     user_agent: str = "fuze_bench/0.1 (bookmark pipeline)"
 
     url_max_chars: int = 8_000
@@ -230,6 +232,7 @@ _LOWEST: dict[str, float] = {
     "fetch_threads": 1,
     "host_fetches": 0,
     "host_interval_s": 0,
+    "extract_timeout_s": 0.1,
     "url_max_chars": 16,
     "title_max_chars": 1,
     "description_max_chars": 1,
