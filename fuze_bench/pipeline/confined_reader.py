@@ -14,11 +14,11 @@ import socket
 import sys
 from pathlib import Path
 
+from fuze_bench import logs
 from fuze_bench.errors import one_line
 from fuze_bench.pipeline import extract
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.reader_messages import Reply, Request, receive, send
-from fuze_bench.pipeline.worker_command import configure_logging
 from fuze_bench.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def main(fd: int, parent_pid: int, timeout_s: float) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    configure_logging()
+    logs.configure()
     extract.preload()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     at_start_bytes = _taken_bytes("VmSize")
