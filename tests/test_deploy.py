@@ -46,6 +46,7 @@ def test_a_supervisor_runs_it_and_leaves_nothing_behind(starter: str, tmp_path: 
         "PORT": str(port),
         "WORKERS": "1",
         "FUZE_EMBEDDING_MODEL": "off",
+        "FUZE_FETCH_ALLOW": "127.0.0.1",
         "DEPLOY_TEST": mark,
     }
     argv = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *STARTERS[starter]]

@@ -188,7 +188,12 @@ def test_every_process_works(
 ) -> None:
     """API, each kind of worker, the scheduler, `status` and `recover`; what is secret stays so."""
     settings = Settings(
-        data_dir=data_dir, redis_url=url, embedding_model="off", retry_intervals_s=(1.0,), redis_timeout_s=5.0
+        data_dir=data_dir,
+        redis_url=url,
+        embedding_model="off",
+        retry_intervals_s=(1.0,),
+        redis_timeout_s=5.0,
+        fetch_allow=("127.0.0.1",),
     )
     with ExitStack() as stack:
         base_url, api = stack.enter_context(api_process(settings, tmp_path / "api.log"))

@@ -115,6 +115,22 @@ def test_a_link_on_another_site_leads_to_the_page_without_a_second_sign_in(
             expect(visit.page.locator("body")).to_contain_text('"bookmarks"')
 
 
+def test_a_share_is_not_lost_over_the_sign_in(visit: Visit, settings: Settings) -> None:
+    page = visit.page
+    page.goto(
+        f"{visit.api_url}/share?title=Tea+%26+cake&text=https%3A%2F%2Fexample.org%2Ftea%3Fa%3D1%26b%3D%25C3%25A9"
+    )
+    page.get_by_role("button", name="Save").click()
+    page.get_by_label("Token").fill(_TOKEN)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Save this page?")).to_be_visible()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Saved")).to_be_visible()
+    with Store(settings) as store:
+        [row] = [row for row in store.rows("url", "user_title", "user_id") if "tea" in row["url"]]
+    assert row == {"url": "https://example.org/tea?a=1&b=%C3%A9", "user_title": "Tea & cake", "user_id": 5}
+
+
 _HOSTILE = """<form method=post action='{api}/api/bookmarks/quick-save' enctype=text/plain target=frame>
 <input name='{{"url": "https://evil.example/form", "title": "' value='"}}'></form><iframe name=frame></iframe>
 <script type=module>

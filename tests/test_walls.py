@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from wall_pages import PAGES, WALLS
@@ -45,9 +46,14 @@ def test_error_pages_that_say_200(body: bytes, reason: Reason) -> None:
     assert caught.value.reason is reason
 
 
-def test_nothing_of_a_wall_is_stored_and_it_is_tried_again(data_dir: object, origin: Origin) -> None:
+def test_nothing_of_a_wall_is_stored_and_it_is_tried_again(data_dir: Path, origin: Origin) -> None:
     url = origin.put("/put/wall", WALLS["cloudflare"])
-    settings = Settings(data_dir=data_dir, embedding_model="off", retry_intervals_s=(60.0,))  # type: ignore[arg-type]
+    settings = Settings(
+        data_dir=data_dir,
+        embedding_model="off",
+        retry_intervals_s=(60.0,),
+        fetch_allow=("127.0.0.1",),
+    )
     pipeline = Pipeline(settings)
     [saved] = pipeline.store.save([NewBookmark(user_id=1, url=url, canonical_url=url, title="Mine")])
     pipeline.process([saved.bookmark.id])

@@ -27,9 +27,15 @@ _DISCARD_S = 1.0
 _encode = msgspec.json.Encoder().encode
 
 
+def known_user(request: Request) -> int | None:
+    """Whose request it is; None if that is not known."""
+    user: int | None = request.scope.get(USER_KEY)
+    return user
+
+
 def user_id(request: Request) -> int:
     """Whose request it is. Raises HTTPException (401) if that is not known."""
-    user: int | None = request.scope.get(USER_KEY)
+    user = known_user(request)
     if user is None:
         raise HTTPException(401, "sign in, or send Authorization: Bearer and a token")
     return user

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
-from starlette.exceptions import HTTPException
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,7 +19,8 @@ from fuze_bench.pipeline.api import share_pages
 from fuze_bench.pipeline.api.forms import read_form, read_urlencoded
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.pages import page_headers
-from fuze_bench.pipeline.api.requests import read_body, service_of, user_id
+from fuze_bench.pipeline.api.problems import sign_in_first
+from fuze_bench.pipeline.api.requests import known_user, read_body, service_of
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.shared_text import shared_addresses, shared_title
 
@@ -46,8 +48,6 @@ async def share(request: Request) -> Response:
         # The rest of a body that is too large is not read: the connection cannot be used again.
         more = {"Connection": "close"} if error.status == 413 else {}
         return _page(share_pages.refused(str(error)), error.status, more)
-    except HTTPException as error:
-        return _page(share_pages.refused(error.detail), error.status_code, error.headers)
     except StoreError as error:
         logger.error("%s", error)
         return _page(share_pages.refused("The database cannot be used at the moment: try again later."), 503)
@@ -59,16 +59,22 @@ async def _answer(request: Request) -> Response:
         fields = read_form(body, request.headers.get("content-type", ""))
     else:
         fields = read_urlencoded(request.scope["query_string"])
+    new = _checked(request, fields)
     if request.method != "POST" or not _is_ours(request):
-        return _page(share_pages.question(_checked(request, fields, _NOBODY)), 200)
-    new = _checked(request, fields, user_id(request))
+        return _page(share_pages.question(new), 200)
+    user = known_user(request)
+    if user is None:
+        again = {"url": new.url, **({} if new.title is None else {"title": new.title})}
+        return sign_in_first(f"/share?{urlencode(again)}")
     saver: GroupCommit = request.app.state.saver
-    result = await saver.save(new)
+    result = await saver.save(msgspec.structs.replace(new, user_id=user))
     return _page(share_pages.saved(result), 200 if result.was_duplicate else 201)
 
 
-def _checked(request: Request, fields: dict[str, str], user: int) -> NewBookmark:
-    """The first address that can be saved, checked as quick-save does. Raises InputError: why the first cannot."""
+def _checked(request: Request, fields: dict[str, str]) -> NewBookmark:
+    """The first address that can be saved, checked as quick-save does, for nobody yet. Raises InputError: why the
+    first cannot.
+    """
     service = service_of(request)
     url, text, title = (fields.get(name, "") for name in ("url", "text", "title"))
     own_title = shared_title(title, text, service.settings.title_max_chars)
@@ -79,7 +85,7 @@ def _checked(request: Request, fields: dict[str, str], user: int) -> NewBookmark
                 "there is no address in what was shared: share a page, or a text with a link", field="url"
             )
         try:
-            return service.check(user_id=user, url=address, title=own_title)
+            return service.check(user_id=_NOBODY, url=address, title=own_title)
         except InvalidUrlError as error:
             refusal = refusal or error
     assert refusal is not None
