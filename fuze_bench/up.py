@@ -39,17 +39,26 @@ _HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the screen shows: numbers of bookmarks by status, jobs by queue, workers alive."""
+    """What the screen shows: numbers of bookmarks by status, jobs by queue (None: Redis is away), workers alive."""
 
     bookmarks: dict[str, int]
     waiting: dict[str, int] | None
     workers: int
+    drained: bool
 
     def line(self) -> str:
         """On one line, for logs and pipes."""
-        queues = "Redis is away" if self.waiting is None else _pairs(self.waiting)
-        hint = "" if self.workers else " (loading the model)"
-        return f"bookmarks: {_pairs(self.bookmarks)} · waiting: {queues} · workers: {self.workers}{hint}"
+        return f"bookmarks: {_pairs(self.bookmarks)} · waiting: {self.queues()} · workers: {self.workers}{self.hint(1)}"
+
+    def queues(self) -> str:
+        """How many jobs wait where."""
+        return "Redis is away" if self.waiting is None else _pairs(self.waiting)
+
+    def hint(self, wanted: int) -> str:
+        """Why there are fewer workers than wanted, as far as it is known."""
+        if self.drained:
+            return " (drained)"
+        return " (loading the model)" if self.workers < wanted and self.waiting is not None else ""
 
 
 class System:
@@ -68,16 +77,20 @@ class System:
 
     def snapshot(self) -> Snapshot:
         """The present state. Raises ServiceError if one of the processes has ended."""
+        drained = False
         for child in self._children:
             # Workers that were told to drain end well; everything else stays up.
-            if not child.is_alive() and not (child.name == "worker" and child.returncode() == 0):
+            if child.is_alive():
+                continue
+            drained = child.name == "worker" and child.returncode() == 0
+            if not drained:
                 raise ServiceError(f"{child.name} ended with code {child.returncode()}:\n{child.log_tail()}")
         try:
             waiting = {name: Queue(name, connection=self._redis).count for name in QUEUES}
             workers = len(living_workers(self._redis))
         except redis.RedisError:
-            return Snapshot(self._store.counts(), None, 0)
-        return Snapshot(self._store.counts(), waiting, workers)
+            return Snapshot(self._store.counts(), None, 0, drained)
+        return Snapshot(self._store.counts(), waiting, workers, drained)
 
 
 @contextmanager
@@ -169,11 +182,8 @@ def _save(service: BookmarkService, items: list[ImportItem]) -> None:
 
 def _screen(snapshot: Snapshot, workers: int) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
-    state = f"{snapshot.workers} of {workers}" + (
-        "" if snapshot.workers >= workers else " (loading the model)"
-    )
-    table.add_row("workers", state)
-    table.add_row("waiting", "Redis is away" if snapshot.waiting is None else _pairs(snapshot.waiting))
+    table.add_row("workers", f"{snapshot.workers} of {workers}{snapshot.hint(workers)}")
+    table.add_row("waiting", snapshot.queues())
     table.add_row("bookmarks", _pairs(snapshot.bookmarks))
     return table
 

@@ -80,6 +80,15 @@ def test_up_runs_everything_and_ctrl_c_stops_all_of_it(data_dir: Path, tmp_path:
         second = fuze_bench(data_dir, "save", f"{site}/page/7", f"{site}/page/8")
         assert re.search(r"^duplicate +bookmark-1-1 \(rq, processed\)", second.stdout, re.MULTILINE)
         assert re.search(r"^saved +bookmark-\d-1 \(rq, ", second.stdout, re.MULTILINE)
+        fuze_bench(data_dir, "save", f"{site}/status/500")
+        wait_until(
+            lambda: re.search(
+                r"^again_at +2\d\d\d-", fuze_bench(data_dir, "status", "bookmark-4-1").stdout, re.M
+            ),
+            what="the failed fetch to be due again",
+        )
+        assert fuze_bench(data_dir, "drain").returncode == 0
+        wait_until(lambda: "workers: 0 (drained)" in child.log_tail(), what="the workers to end")
         child.signal(signal.SIGINT)
         assert child.wait(30) == 0
         assert len(family) >= 4

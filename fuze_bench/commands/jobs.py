@@ -70,6 +70,8 @@ def status(job: str, as_json: bool) -> None:
     settings = with_running_redis(Settings.from_mapping(os.environ))
     with Store(settings) as store:
         state = TaskQueue(settings).job_state(job, store)
+        key = parse_job_id(job)
+        bookmark = None if key is None else store.get(key[0])
     if state is None:
         raise InputError(
             f"there is no job {job[:100]!r}: take the id from the answer to a save, like bookmark-12-1"
@@ -79,6 +81,8 @@ def status(job: str, as_json: bool) -> None:
         return
     for name, value in msgspec.to_builtins(state).items():
         click.echo(f"{name:<12} {_shown(name, value)}")
+    if bookmark is not None and bookmark.job_id == job and bookmark.retry_at is not None:
+        click.echo(f"{'again_at':<12} {_shown('again_at', bookmark.retry_at)}")
 
 
 @click.command()
