@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import FrameType
 from typing import Protocol
 
@@ -25,6 +24,10 @@ from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.settings import Settings
 
 RUN_NAME = "worker-counts"
+#: Settings that say nothing about the run, and much about whose machine it was; the first two may hold a password.
+_WHOSE_MACHINE_IT_WAS = frozenset(
+    "REDIS_URL DATABASE_URL FUZE_DATA_DIR FUZE_FETCH_ALLOW FUZE_API_TOKENS FUZE_API_HOSTS FUZE_HOST_UNLIMITED".split()
+)
 
 
 def run_experiment(experiment: Experiment, settings: Settings | None = None) -> Run:
@@ -35,9 +38,9 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
     the finished trials are.
     """
     settings = Settings.from_mapping(os.environ) if settings is None else settings
-    recorded = replace(settings, redis_url=None, database_url=None).to_mapping()
-    for name in ("FUZE_DATA_DIR", "FUZE_FETCH_ALLOW"):
-        del recorded[name]  # says nothing about the run, and much about whose machine it was
+    recorded = {
+        name: value for name, value in settings.to_mapping().items() if name not in _WHOSE_MACHINE_IT_WAS
+    }
     writer = RunWriter(
         settings.data_dir / "runs", RUN_NAME, experiment, settings=recorded, machine=describe_machine()
     )
