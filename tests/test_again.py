@@ -71,7 +71,8 @@ def test_better_text_replaces_what_is_stored(pipeline: Pipeline, origin: Origin)
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
-        (200, page(1, "Just a moment"), Reason.LESS_TEXT),
+        (200, page(1, "Bridges"), Reason.LESS_TEXT),
+        (200, page(1, "Just a moment"), Reason.BLOCKED),
         (200, b"", Reason.EMPTY_PAGE),
         (200, b"<html><body><div></div></body></html>", Reason.NO_TEXT),
         (403, page(12), Reason.FORBIDDEN),

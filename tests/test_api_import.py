@@ -162,7 +162,7 @@ def test_two_imports_at_once(api: Client, settings: Settings) -> None:
 def test_a_client_that_goes_away_leaves_whole_groups(api: Client, settings: Settings) -> None:
     body = json.dumps(pages(5_000)).encode()
     with socket.create_connection(api.address) as connection, Store(settings) as store:
-        head = f"POST {IMPORT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST {IMPORT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         wait_until(lambda: store.counts()["pending"] > 0, what="the first group")
     # Another import waits its turn behind whatever is still being written.

@@ -55,7 +55,7 @@ def test_the_pipeline_needs_no_home(
     data, temporary, elsewhere = tmp_path / "data", tmp_path / "temporary", tmp_path / "elsewhere"
     for folder in (data, temporary, elsewhere):
         folder.mkdir()
-    settings = Settings(data_dir=data)
+    settings = Settings(data_dir=data, fetch_allow=("127.0.0.1",))
     environment = settings.environment(os.environ)
     for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "HF_HOME", "XDG_RUNTIME_DIR"):
         environment.pop(name, None)

@@ -151,7 +151,7 @@ def test_an_error_at_start_is_json_too(data_dir: Path) -> None:
     )
     [line] = parsed(done.stderr)
     assert (done.returncode, line["level"]) == (1, "error")
-    assert "Redis does not answer" in line["message"]
+    assert "Redis cannot be used" in line["message"]
     assert "very-secret" not in done.stderr
 
 

@@ -314,10 +314,10 @@ def test_reading_cleans_nothing_up(settings: Settings) -> None:
     """RQ's own counts clean up first: a signal for the callback's timeout, which a web thread cannot have."""
     with running_api(settings) as base_url, connect(settings.redis_url or "") as connection:
         client = Client(base_url)
-        assert client.save("https://example.org/").status == 201
+        assert [client.save(f"https://example.org/{n}").status for n in range(2)] == [201, 201]
         queue = Queue("default", connection=connection, serializer=JSONSerializer)
         callback = Callback(f"{__name__}.note_failure")
-        job = queue.enqueue("fuze_bench.no_such.task", job_id="bookmark-7-1", on_failure=callback)
+        job = queue.enqueue("fuze_bench.no_such.task", job_id="bookmark-2-1", on_failure=callback)
         connection.lrem(queue.key, 0, job.id)
         job.set_status(JobStatus.STARTED)
         wip = "rq:wip:default"

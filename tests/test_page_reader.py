@@ -21,6 +21,7 @@ from fuze_bench.pipeline import confined_reader
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.extract import extract_light
 from fuze_bench.pipeline.page_reader import PageReader
+from fuze_bench.processes import is_running
 
 HTML = "text/html; charset=utf-8"
 URL = "https://example.org/"
@@ -114,7 +115,7 @@ def test_killed_between_pages(reader: PageReader) -> None:
     reader.read(HEAVY_PAGE, HTML, URL)
     [pid] = confined_pids()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: pid not in confined_pids(), what="the process to be gone")
+    wait_until(lambda: not is_running(pid), what="the process to be gone")
     assert reader.read(HEAVY_PAGE, HTML, URL).text
 
 

@@ -198,13 +198,13 @@ def test_a_bug_in_a_stage_is_one_bookmarks_trouble(
 ) -> None:
     def broken(body: bytes, *_rest: object) -> object:
         if b"boom" in body:
-            raise RecursionError("too deep")
+            raise ValueError("a bug")
         return real(body, *_rest)  # type: ignore[arg-type]
 
-    from fuze_bench.pipeline import extract
+    from fuze_bench.pipeline import page_reader
 
-    real = extract.extract
-    monkeypatch.setattr(extract, "extract", broken)
+    real = page_reader.extract_light
+    monkeypatch.setattr(page_reader, "extract_light", broken)
     bad = origin.put("/put/bad", b"<p>boom</p>")
     ids = saved(pipeline, bad, f"{origin.url}/page/1")
     outcomes = pipeline.process(ids)

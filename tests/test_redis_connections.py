@@ -237,7 +237,9 @@ def test_a_certificate_that_nobody_vouches_for(
 ) -> None:
     with tls_port(tmp_path / "server", certificate) as port:
         url = f"rediss://127.0.0.1:{port}/0"
-        unverified = Settings(data_dir=data_dir, redis_url=url, embedding_model="off")
+        unverified = Settings(
+            data_dir=data_dir, redis_url=url, embedding_model="off", fetch_allow=("127.0.0.1",)
+        )
         assert_falls_back(unverified, origin, "its certificate cannot be verified: name its CA")
         missing = replace(unverified, redis_url=f"{url}?ssl_ca_certs=/nowhere/ca.pem")
         with pytest.raises(QueueUnavailableError, match="Redis cannot be used"):
@@ -281,7 +283,13 @@ def test_a_cluster_is_refused(
             client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
             wait_until(lambda: b"cluster_state:ok" in _info(client), what="the cluster to be up")
             client.set("one", "1")
-        hasty = Settings(data_dir=data_dir, redis_url=url, embedding_model="off", redis_retry_s=0.1)
+        hasty = Settings(
+            data_dir=data_dir,
+            redis_url=url,
+            embedding_model="off",
+            redis_retry_s=0.1,
+            fetch_allow=("127.0.0.1",),
+        )
         assert_falls_back(hasty, origin, "it runs in cluster mode, which RQ cannot use")
     lines = [r.getMessage() for r in caplog.records if "Redis is" in r.getMessage()]
     assert len(lines) == 1, lines

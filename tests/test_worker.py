@@ -236,7 +236,7 @@ def test_a_killed_worker_is_replaced(
         (["--queue", "urgent"], {}, "'urgent' is not one of 'high', 'default', 'low'"),
         ([], {"FUZE_LEASE": "3"}, "unknown setting FUZE_LEASE: did you mean 'FUZE_LEASE_S'?"),
         ([], {"REDIS_URL": "ftp://x"}, "REDIS_URL starts with 'ftp'"),
-        ([], {"REDIS_URL": "redis://127.0.0.1:1/0"}, "Redis does not answer"),
+        ([], {"REDIS_URL": "redis://127.0.0.1:1/0"}, "Redis cannot be used"),
     ],
 )
 def test_a_wrong_start_is_one_line(

@@ -7,6 +7,7 @@ or a parser that runs away. So a page that could do so is read by `confined_read
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -100,7 +101,8 @@ class _Confined:
             raise ServiceError(f"the confined reader did not start ({self.end()}): its log is above")
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it can be asked; the system closes its end of the connection as soon as it dies."""
+        return self._process.poll() is None and not select.select([self._connection], [], [], 0)[0]
 
     def ask(self, request: Request, timeout_s: float) -> Reply:
         """Its answer. Raises ProcessingError (`too_complex`) if there is none in time, or it dies over the page."""
