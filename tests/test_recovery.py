@@ -182,6 +182,19 @@ def test_a_backlog_beyond_the_threads_is_deferred_and_done_when_redis_is_back(
         assert [origin.hits(f"/slow/300/{n}") for n in range(10)] == [1] * 10
 
 
+def test_a_clock_of_redis_that_is_set_back_stops_no_look(
+    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """What was to end within a second ends in an hour then."""
+    [bookmark_id] = save(saving, f"{origin.url}/page/1")
+    with connect(hasty.redis_url or "") as client:
+        client.lrem("rq:queue:default", 0, f"bookmark-{bookmark_id}-1")
+        for name in ("leases", "everything"):
+            client.set(f"fuze:first:{name}", "1", px=3_600_500)
+    with start_worker(hasty):
+        wait_until(lambda: status(saving, bookmark_id) is Status.PROCESSED, what="it to be done")
+
+
 def test_one_of_many_looks_at_a_time(saving: BookmarkService) -> None:
     firsts: list[bool] = []
     barrier = threading.Barrier(8)

@@ -161,12 +161,24 @@ def test_overdue_is_what_waits_beyond_its_time(store: Store, clock: FakeClock) -
     assert [b.id for b in store.overdue(60, first, 10)] == [second]
 
 
-def test_a_clock_that_is_set_back_hides_nothing(store: Store, clock: FakeClock) -> None:
+@pytest.mark.parametrize("passed_s", [0.0, LEASE_S / 2, LEASE_S + 1])
+@pytest.mark.parametrize("step_s", [-120.0, -3_600.0, -7_200.0])
+def test_a_clock_that_is_set_back_hides_nothing(
+    step_s: float, passed_s: float, store: Store, clock: FakeClock
+) -> None:
     waiting, at_work = (s.bookmark.id for s in store.save([new(), new("https://example.org/b")]))
     store.claim([at_work], LEASE_S)
-    clock.step_wall(-7_200)
+    clock.advance(passed_s)
+    clock.step_wall(step_s)
     assert [b.id for b in store.overdue(60, 0, 10)] == [waiting]
+    assert store.expired_leases() == 1
     assert [b.id for b in store.take_back_expired()[0]] == [at_work]
+
+
+def test_a_clock_that_is_set_back_a_little_takes_nothing_away(store: Store, clock: FakeClock) -> None:
+    store.claim([store.save([new()])[0].bookmark.id], LEASE_S)
+    clock.step_wall(-LEASE_S)
+    assert store.take_back_expired() == ([], 0)
 
 
 def test_a_released_claim_counts_as_no_attempt(store: Store) -> None:

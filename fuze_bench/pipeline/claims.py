@@ -15,8 +15,8 @@ from fuze_bench.pipeline.rows import ended_values, outcome_values, to_bookmark
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.timing import Clock
 
-#: No lease is set for longer.
-_LONGEST_LEASE_S = 3_600.0
+#: One that ends later than this many leases from now was taken before the clock was set back.
+_MOST_LEASES_AHEAD = 4
 #: A bookmark that this many workers died over is left alone.
 _MOST_DEATHS = 2
 
@@ -26,9 +26,11 @@ _t = bookmarks.c
 class Claims:
     """The statements that take, keep, give back and end claims. Raises StoreError as the store does."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, lease_s: float) -> None:
+        """`lease_s`: for how long claims are usually taken."""
         self._db = database
         self._clock = clock
+        self._latest_lease_s = _MOST_LEASES_AHEAD * lease_s
 
     def claim(self, bookmark_ids: Sequence[int], lease_s: float) -> list[Claim]:
         """Take the bookmarks that wait for `lease_s` seconds; the others are somebody else's, or done.
@@ -139,9 +141,7 @@ class Claims:
         again, and how many have failed.
         """
         now_s = self._clock.wall_s()
-        run_out = (_t.status == Status.PROCESSING) & (
-            (_t.lease_until < now_s) | (_t.lease_until > now_s + _LONGEST_LEASE_S)
-        )
+        run_out = self._has_run_out(now_s)
         died = {"claimed_by": None, "lease_until": None, "deaths": _t.deaths + 1}
         with self._db.write() as connection:
             poison = (
@@ -160,6 +160,17 @@ class Claims:
             again = sa.update(bookmarks).where(run_out).values(**died, status=Status.PENDING)
             rows = connection.execute(again.returning(*SHORT_COLUMNS)).mappings().all()
         return [to_bookmark(row) for row in rows], len(given_up)
+
+    def expired_leases(self) -> int:
+        """How many bookmarks are held by a worker that has stopped renewing its lease."""
+        query = sa.select(sa.func.count()).where(self._has_run_out(self._clock.wall_s()))
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _has_run_out(self, now_s: float) -> sa.ColumnElement[bool]:
+        return (_t.status == Status.PROCESSING) & (
+            (_t.lease_until < now_s) | (_t.lease_until > now_s + self._latest_lease_s)
+        )
 
     def note_death(self, process: str, note: str) -> int:
         """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""

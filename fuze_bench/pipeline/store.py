@@ -50,7 +50,7 @@ class Store(Claims):
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        super().__init__(Database(settings.sqlalchemy_url), clock or SystemClock())
+        super().__init__(Database(settings.sqlalchemy_url), clock or SystemClock(), settings.lease_s)
         self._upsert = _upsert(postgresql if self._db.is_postgresql else sqlite)
 
     def save(self, new: Sequence[NewBookmark]) -> list[Saved]:
@@ -217,14 +217,6 @@ class Store(Claims):
         )
         with self._db.read() as connection:
             return {row.reason: row.number for row in connection.execute(query)}
-
-    def expired_leases(self) -> int:
-        """How many bookmarks are held by a worker that has stopped renewing its lease."""
-        query = sa.select(sa.func.count()).where(
-            _t.status == Status.PROCESSING, _t.lease_until < self._clock.wall_s()
-        )
-        with self._db.read() as connection:
-            return int(connection.execute(query).scalar_one())
 
     def unfinished(self) -> list[Unfinished]:
         """Every bookmark that waits or is at work."""

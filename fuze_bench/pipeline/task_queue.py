@@ -146,9 +146,12 @@ class TaskQueue:
 
     def is_first(self, name: str, period_s: float) -> bool:
         """Whether this caller is the first of all processes to ask within `period_s`. Raises QueueUnavailableError."""
-        client = self._client()
+        client, key, period_ms = self._client(), f"fuze:first:{name}", max(1, int(period_s * 1000))
         try:
-            first = client.set(f"fuze:first:{name}", "1", px=max(1, int(period_s * 1000)), nx=True)
+            first = client.set(key, "1", px=period_ms, nx=True)
+            if not first and client.pttl(key) > period_ms:
+                # Its end was set before the server's clock was set back: nobody would be first until then.
+                first = client.set(key, "1", px=period_ms)
         except redis.RedisError as error:
             raise self._went_away(error) from error
         self._came_back()
