@@ -243,4 +243,8 @@ def test_a_reply_that_is_lost_is_no_second_job(
             assert lost
             assert [answer.status for answer in answers] == [201] * 3
             wait_until(lambda: store.counts()["processed"] == 3, what="all to be done")
+            with connect(hasty.redis_url or "") as client:
+                keys = ("rq:queue:default", "rq:wip:default")
+                wait_until(lambda: not client.exists(*keys), what="what was sent twice to be taken twice")
+            assert [row["attempts"] for row in store.rows("attempts")] == [1] * 3
         assert [origin.hits(f"/page/{n}") for n in range(3)] == [1] * 3

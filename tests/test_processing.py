@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from fuze_bench.pipeline.bookmarks import (
     Reason,
     Status,
 )
-from fuze_bench.pipeline.process import Pipeline
+from fuze_bench.pipeline.process import Pipeline, install_pipeline, process_bookmark_content_task
 from fuze_bench.pipeline.settings import Settings
 
 
@@ -137,6 +138,51 @@ def _deliver(settings: Settings, bookmark_id: int, barrier: Barrier, threads: in
         thread.start()
     for thread in running:
         thread.join()
+    pipeline.close()
+
+
+def test_of_two_processes_that_are_handed_a_job_one_does_it_and_one_says_so(
+    any_database: Settings, origin: Origin
+) -> None:
+    """Fifty times; what is stored, durations included, is what the one that did it found."""
+    jobs = 50
+    pipeline = Pipeline(any_database)
+    urls = [f"{origin.url}/slow/30/{n}" for n in range(jobs)]
+    ids = saved(pipeline, *urls)
+    fork = multiprocessing.get_context("fork")
+    barrier, told = fork.Barrier(2), fork.SimpleQueue()
+    children = [
+        fork.Process(target=_run_jobs, args=(any_database, list(zip(ids, urls, strict=True)), barrier, told))
+        for _ in range(2)
+    ]
+    for child in children:
+        child.start()
+    reports = [told.get() for _ in children]
+    for child in children:
+        child.join(60)
+    rows = pipeline.store.rows("status", "attempts", "durations_ms")
+    for n, (one, other) in enumerate(zip(*reports, strict=True)):
+        (did, spent_ms), (did_not, _) = sorted((one, other), key=lambda report: report[0]["status"] != "processed")
+        assert did == {"bookmark_id": ids[n], "status": "processed", "words": did["words"]}
+        assert did_not == {"bookmark_id": ids[n], "status": "already taken"}
+        assert (rows[n]["status"], rows[n]["attempts"]) == (Status.PROCESSED, 1)
+        assert rows[n]["durations_ms"]["fetch"] >= 30
+        assert sum(rows[n]["durations_ms"].values()) <= spent_ms
+        assert origin.hits(f"/slow/30/{n}") == 1
+    pipeline.close()
+
+
+def _run_jobs(settings: Settings, jobs: list[tuple[int, str]], barrier: Barrier, told: Any) -> None:
+    """Tells what each job returned, and how long it took (ms)."""
+    pipeline = Pipeline(settings)
+    install_pipeline(pipeline)
+    reports = []
+    for bookmark_id, url in jobs:
+        barrier.wait(60)
+        start_s = time.monotonic()
+        report = process_bookmark_content_task(bookmark_id, url, 1)
+        reports.append((report, (time.monotonic() - start_s) * 1e3))
+    told.put(reports)
     pipeline.close()
 
 

@@ -4,17 +4,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from conftest import wait_until
 
+from fuze_bench.lab import trial as trial_module
+from fuze_bench.lab.origin import Origin
 from fuze_bench.lab.results import load_run
 from fuze_bench.lab.spec import Configuration, Experiment, PlannedTrial
 from fuze_bench.lab.trial import Trial
 from fuze_bench.lab.worker_host import WorkerHost
+from fuze_bench.pipeline.bookmarks import NewBookmark
+from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.timing import SystemClock
 
 SETTINGS = Settings(embedding_model="off")
 ONE_SIMPLE = PlannedTrial(1, 1, Configuration("simple", 1))
@@ -55,6 +63,44 @@ def test_every_bookmark_is_recorded_with_its_stamps(tmp_path: Path, host: Worker
     assert row.drain_s == pytest.approx(drain_s)
     assert row.throughput_per_s == pytest.approx(6 / drain_s)
     assert set(children()) <= before, "something outlived the trial"
+
+
+class SteppedClock(SystemClock):
+    """The machine's clocks, the wall clock set back by `back_s`."""
+
+    back_s = 0.0
+
+    def wall_s(self) -> float:
+        return super().wall_s() - self.back_s
+
+
+def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path, origin: Origin):
+    """By an hour, between save and processing and in the middle of a fetch: what a trial records is true all the same."""
+    clock = SteppedClock()
+    pipeline = Pipeline(replace(SETTINGS, data_dir=tmp_path, fetch_allow=("127.0.0.1",)), clock=clock)
+    urls = [f"{origin.url}{path}" for path in ("/page/1", "/slow/300/2")]
+    new = [NewBookmark(user_id=1, url=url, canonical_url=url) for url in urls]
+    first, second = (each.bookmark.id for each in pipeline.store.save(new))
+    clock.back_s = 3_600.0
+    pipeline.process([first])
+    at_work = threading.Thread(target=pipeline.process, args=([second],))
+    at_work.start()
+    wait_until(lambda: origin.hits("/slow/300/2"), what="the fetch to begin")
+    clock.back_s = 7_200.0
+    at_work.join()
+    events = [
+        trial_module._event(ONE_SIMPLE, n, row)
+        for n, row in enumerate(pipeline.store.rows(*trial_module._COLUMNS), start=1)
+    ]
+    pipeline.close()
+    assert [event.status for event in events] == ["processed"] * 2
+    for event in events:
+        assert event.started_ns is not None
+        assert event.done_ns is not None
+        assert event.queued_ns < event.started_ns < event.done_ns
+        assert min(event.fetch_ms or -1, event.extract_ms or -1, event.analyse_ms or -1) >= 0
+    assert 300 <= (events[1].fetch_ms or 0) < 60_000
+    assert 0.3 < (trial_module._drain_s(events) or 0) < 60
 
 
 def test_a_killed_worker_makes_the_trial_fail_and_leaves_nothing_running(tmp_path: Path, host: WorkerHost):
