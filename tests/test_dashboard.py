@@ -13,7 +13,8 @@ import pytest
 from api_server import Client
 from conftest import StartWorker, wait_until
 from playwright.sync_api import Browser, expect
-from rq import Queue
+from rq import Callback, Queue
+from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.origin import Origin
@@ -77,18 +78,25 @@ def test_it_shows_queues_and_jobs(
 
 
 def test_a_failure_with_markup_emoji_and_50_kb_is_shown_as_text(
-    dashboard: Client, settings: Settings, browser: Browser
+    dashboard: Client, settings: Settings, browser: Browser, start_worker: StartWorker
 ) -> None:
-    """Any RQ user's job may end on the same queue."""
+    """Any RQ user's job may end on the same queue; this one opens a file whose name, which is too long, is the reason."""
     hostile = "<b>bold</b><script>alert(1)</script> 🐘 " + "long " * 10_000
     with connect(settings.redis_url or "") as client:
         queue = Queue("default", connection=client, serializer=JSONSerializer)
-        job = queue.enqueue("fuze_bench.errors.one_line", hostile)
+        job = queue.enqueue("io.open", hostile)
+        with start_worker(settings, "--burst", wait=False) as worker:
+            assert worker.wait(60) == 0
+        assert job.get_status() is JobStatus.FAILED
         page = browser.new_page()
-        page.goto(f"{dashboard.base_url}/0/view/job/{job.id}")
-        expect(page.locator("#job-data")).to_contain_text("<b>bold</b>", timeout=30_000)
-        expect(page.locator("#job-data")).to_contain_text("🐘")
-        assert page.locator("#job-data b, #job-data script").count() == 0
+        answer = page.goto(f"{dashboard.base_url}/0/view/job/{job.id}")
+        assert answer is not None
+        assert answer.status == 200
+        data, reason = page.locator("#job-data"), page.locator("#job-data .exc_info")
+        expect(reason).to_contain_text("File name too long: '<b>bold</b><script>alert(1)</script> 🐘 ", timeout=30_000)
+        assert len(reason.inner_text()) > 50_000
+        expect(data.locator(".description-scroll")).to_contain_text("io.open('<b>bold</b><script>")
+        assert data.locator("b, script").count() == 0
         page.close()
 
 
@@ -112,14 +120,24 @@ def test_strangers_are_refused(
 
 
 def test_looking_changes_nothing(dashboard: Client, service: BookmarkService, settings: Settings) -> None:
+    """Not even a job that nobody works on any more, whose failure RQ would call back with a signal."""
     service.save([service.check(user_id=1, url="https://example.org/1")])
     with connect(settings.redis_url or "") as client:
-        client.zadd("rq:wip:default", {"bookmark-1-1:execution": 1})
+        queue = Queue("default", connection=client, serializer=JSONSerializer)
+        job = queue.enqueue("io.open", "x", job_id="gone", on_failure=Callback("fuze_bench.errors.one_line"))
+        client.lrem(queue.key, 0, job.id)
+        job.set_status(JobStatus.STARTED)
+        client.zadd("rq:wip:default", {f"{job.id}:execution": 1})
         before = {key: client.dump(key) for key in client.keys("rq:*")}
         for path in (
+            "/",
             "/0/data/queues.json",
             "/0/data/jobs/default/started/8/asc/1.json",
+            f"/0/data/job/{job.id}.json",
             "/0/data/workers.json",
         ):
             wait_until(lambda path=path: dashboard.get(path).status == 200, what=path)
+        [shown] = dashboard.get("/0/data/queues.json").json["queues"]
+        assert (shown["count"], shown["started_job_registry_count"], shown["failed_job_registry_count"]) == (1, 1, 0)
+        assert dashboard.get(f"/0/data/job/{job.id}.json").json["status"] == "started"
         assert {key: client.dump(key) for key in client.keys("rq:*")} == before
