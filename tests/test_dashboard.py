@@ -93,7 +93,9 @@ def test_a_failure_with_markup_emoji_and_50_kb_is_shown_as_text(
         assert answer is not None
         assert answer.status == 200
         data, reason = page.locator("#job-data"), page.locator("#job-data .exc_info")
-        expect(reason).to_contain_text("File name too long: '<b>bold</b><script>alert(1)</script> 🐘 ", timeout=30_000)
+        expect(reason).to_contain_text(
+            "File name too long: '<b>bold</b><script>alert(1)</script> 🐘 ", timeout=30_000
+        )
         assert len(reason.inner_text()) > 50_000
         expect(data.locator(".description-scroll")).to_contain_text("io.open('<b>bold</b><script>")
         assert data.locator("b, script").count() == 0
@@ -138,6 +140,10 @@ def test_looking_changes_nothing(dashboard: Client, service: BookmarkService, se
         ):
             wait_until(lambda path=path: dashboard.get(path).status == 200, what=path)
         [shown] = dashboard.get("/0/data/queues.json").json["queues"]
-        assert (shown["count"], shown["started_job_registry_count"], shown["failed_job_registry_count"]) == (1, 1, 0)
+        assert (shown["count"], shown["started_job_registry_count"], shown["failed_job_registry_count"]) == (
+            1,
+            1,
+            0,
+        )
         assert dashboard.get(f"/0/data/job/{job.id}.json").json["status"] == "started"
         assert {key: client.dump(key) for key in client.keys("rq:*")} == before

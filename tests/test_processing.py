@@ -162,7 +162,9 @@ def test_of_two_processes_that_are_handed_a_job_one_does_it_and_one_says_so(
         child.join(60)
     rows = pipeline.store.rows("status", "attempts", "durations_ms")
     for n, (one, other) in enumerate(zip(*reports, strict=True)):
-        (did, spent_ms), (did_not, _) = sorted((one, other), key=lambda report: report[0]["status"] != "processed")
+        (did, spent_ms), (did_not, _) = sorted(
+            (one, other), key=lambda report: report[0]["status"] != "processed"
+        )
         assert did == {"bookmark_id": ids[n], "status": "processed", "words": did["words"]}
         assert did_not == {"bookmark_id": ids[n], "status": "already taken"}
         assert (rows[n]["status"], rows[n]["attempts"]) == (Status.PROCESSED, 1)

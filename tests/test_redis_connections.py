@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -150,10 +152,10 @@ def _has_ipv6() -> bool:
         return False
 
 
-def cli(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def cli(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fuze_bench.cli", *arguments],
-        env=settings.environment(os.environ),
+        env={**settings.environment(os.environ), **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -186,7 +188,7 @@ def assert_secret_kept(*roots: Path, texts: str) -> None:
 def test_every_process_works(
     url: str, data_dir: Path, tmp_path: Path, origin: Origin, start_worker: StartWorker
 ) -> None:
-    """API, each kind of worker, the scheduler, `status` and `recover`; what is secret stays so."""
+    """API, each kind of worker, the scheduler, the commands, the dashboard; what is secret stays so."""
     settings = Settings(
         data_dir=data_dir,
         redis_url=url,
@@ -218,18 +220,51 @@ def test_every_process_works(
         assert (told.returncode, recovered.returncode) == (0, 0), told.stderr + recovered.stderr
         assert "finished" in told.stdout
         assert "0 without a job" in recovered.stdout
-        logs = "".join(child.log_tail(10_000) for child in (*workers, api))
+        # Says what else is wrong, too: a scheduler may not have begun yet.
+        doctor = cli(settings, "doctor", "--json")
+        found = {each["name"]: each for each in json.loads(doctor.stdout)["findings"]}
+        assert found["redis"]["ok"], found
+        assert found["workers"]["data"]["by_queue"] == {"high": 1, "default": 1, "low": 1}
+        dashboard, shown = stack.enter_context(running_dashboard(settings, tmp_path / "dashboard.log"))
+        assert {each["name"] for each in shown["queues"]} >= set(paths)
+        logs = "".join(child.log_tail(10_000) for child in (*workers, api, dashboard))
         assert "Traceback" not in logs
-        assert_secret_kept(data_dir, texts=logs + told.stdout + told.stderr + recovered.stdout)
+        printed = "".join(done.stdout + done.stderr for done in (told, recovered, doctor))
+        assert_secret_kept(data_dir, texts=logs + printed + json.dumps(shown))
 
 
-def test_a_plain_password_in_a_variable_of_its_own(tmp_path: Path) -> None:
+@contextmanager
+def running_dashboard(settings: Settings, log: Path) -> Iterator[tuple[Child, dict[str, Any]]]:
+    """`fuze-bench dashboard`, and what it shows of the queues."""
+    port = free_port()
+    argv = [sys.executable, "-m", "fuze_bench.cli", "dashboard", "--port", str(port)]
+    with Child("dashboard", argv, log, environment=settings.environment(os.environ)) as child:
+        client = Client(f"http://127.0.0.1:{port}")
+        child.wait_ready(lambda: "RQ dashboard at" in child.log_tail(), timeout_s=60)
+        wait_until(lambda: has_a_listener(port), what="the dashboard to listen")
+        answer = client.get("/0/data/queues.json")
+        assert answer.status == 200, child.log_tail()
+        yield child, answer.json
+
+
+def has_a_listener(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_plain_password_in_a_variable_of_its_own(tmp_path: Path, data_dir: Path, origin: Origin) -> None:
     port = free_port()
     variables = {"REDIS_PORT": str(port), "REDIS_PASSWORD": PASSWORD}
     url = Settings.from_mapping(variables).redis_url or ""
     assert url == f"redis://:{ENCODED}@127.0.0.1:{port}/0"
-    with redis_server(tmp_path, url, f"port {port}", f'requirepass "{PASSWORD}"'), connect(url) as client:
-        assert client.ping()
+    settings = Settings(data_dir=data_dir, embedding_model="off", fetch_allow=("127.0.0.1",))
+    with redis_server(tmp_path, url, f"port {port}", f'requirepass "{PASSWORD}"'):
+        saved = cli(settings, "save", f"{origin.url}/page/1", **variables)
+        worked = cli(settings, "worker", "--burst", "--kind", "spawn", **variables)
+        assert (saved.returncode, worked.returncode) == (0, 0), saved.stderr + worked.stderr
+        assert status(settings, 1) is Status.PROCESSED
+        assert "(rq, pending)" in saved.stdout
+        assert_secret_kept(data_dir, texts=saved.stdout + saved.stderr + worked.stdout + worked.stderr)
 
 
 def test_a_certificate_that_nobody_vouches_for(

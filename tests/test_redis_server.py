@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 from conftest import wait_until
 
 from fuze_bench.errors import SettingsError
@@ -96,9 +97,9 @@ def test_a_deep_folder_does_not_break_the_socket(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_blank_in_the_folder_does_not_break_a_worker(tmp_path: Path) -> None:
-    with PrivateRedis(tmp_path / "büro kopie") as server:
-        assert connect(server.url).client_info()["addr"].startswith(str(server.socket_path))
+def test_a_blank_in_the_folder_does_not_break_a_stock_worker(tmp_path: Path) -> None:
+    with PrivateRedis(tmp_path / "büro kopie") as server, redis.Redis.from_url(server.url) as client:
+        assert client.client_info()["addr"].startswith(str(server.socket_path))
 
 
 def test_decode_responses_in_the_url_does_not_break_job_data(private_redis: PrivateRedis) -> None:

@@ -109,7 +109,9 @@ def test_one_page_hangs_and_one_kills_and_the_others_are_done(
             what="the others to be done",
         )
         wait_until(lambda: found(saving, killing).status is Status.FAILED, what="it to be given up")
-    assert [(found(saving, i).status, found(saving, i).reason) for i in others] == [(Status.PROCESSED, None)] * 18
+    assert [(found(saving, i).status, found(saving, i).reason) for i in others] == [
+        (Status.PROCESSED, None)
+    ] * 18
     ended = [found(saving, i).done_at or 0 for i in others]
     assert max(ended) - (found(saving, hanging).started_at or 0) < 10
     assert found(saving, hanging).reason is Reason.TIMED_OUT
@@ -155,7 +157,10 @@ def test_a_supervisor_starts_a_killed_worker_again_under_its_name(
     saving: BookmarkService, settings: Settings, origin: Origin, tmp_path: Path
 ) -> None:
     """Redis would know the old one for a minute or two; doctor and lab count the new one alone."""
-    config, program = tmp_path / "supervisord.conf", f"{shlex.quote(sys.executable)} -m fuze_bench.pipeline.worker"
+    config, program = (
+        tmp_path / "supervisord.conf",
+        f"{shlex.quote(sys.executable)} -m fuze_bench.pipeline.worker",
+    )
     config.write_text(
         "[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
         f"[program:worker]\ncommand={program} --name w1\nautorestart=true\nstartsecs=0\nredirect_stderr=true\n"

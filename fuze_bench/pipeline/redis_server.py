@@ -52,7 +52,15 @@ def connect(
             f"REDIS_URL cannot be read{detail}: percent-encode special characters (or use REDIS_HOST and"
             " REDIS_PASSWORD), and name only options that redis-py knows"
         ) from None
-    return redis.Redis(connection_pool=pool)
+    client = redis.Redis(connection_pool=pool)
+    client.set_response_callback("CLIENT INFO", _client_info)
+    return client
+
+
+def _client_info(reply: bytes | str, **_options: Any) -> dict[str, str]:
+    """What every RQ worker asks for; redis-py's own reading breaks at a blank in the path of a socket."""
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+    return dict(re.findall(r"([\w-]+)=(.*?)(?= [\w-]+=|\s*$)", text))
 
 
 def _checked(url: str) -> str:
@@ -137,7 +145,7 @@ class PrivateRedis:
         self.folder = folder
         self._socket_folder: Path | None = None
         self.socket_path = (folder / "redis.sock").absolute()
-        # A blank in the socket's path breaks redis-py's reading of CLIENT INFO, which every RQ worker asks for.
+        # A blank in the socket's path breaks stock workers (see `_client_info`).
         if len(str(self.socket_path).encode()) > _LONGEST_SOCKET_PATH or re.search(
             r"[\s=]", str(self.socket_path)
         ):
