@@ -15,6 +15,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench.cli import app
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import Bookmark, NewBookmark, Reason, Status
+from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.service import BookmarkService
@@ -120,8 +121,8 @@ def test_a_page_that_kills_its_worker_keeps_its_text(pipeline: Pipeline, origin:
     pipeline.process([bookmark_id])
     pipeline.store.reprocess([bookmark_id], "low")
     for _ in range(2):
-        [claim] = pipeline.store.claim([bookmark_id], 15)
-        pipeline.store.note_death(claim.token.rpartition("-")[0], "signal 9")
+        pipeline.store.claim([bookmark_id], 15)
+        pipeline.store.note_death(process_name(), "signal 9")
         pipeline.store.take_back_expired()
     after = found(pipeline, bookmark_id)
     assert (after.status, after.title) == (Status.PROCESSED, "On bridges")

@@ -40,7 +40,7 @@ class Claims:
         now_s, now_ns, token = (
             self._clock.wall_s(),
             self._clock.monotonic_ns(),
-            f"{process_name()}-{uuid.uuid4().hex}",
+            f"{process_name()}/{uuid.uuid4().hex}",
         )
         statement = (
             sa.update(bookmarks)
@@ -114,7 +114,7 @@ class Claims:
         with self._db.write() as connection:
             statement = (
                 sa.update(bookmarks)
-                .where(_t.claimed_by.like(f"{process}-%"), _t.status == Status.PROCESSING)
+                .where(_held_by(process))
                 .values(status=Status.PENDING, claimed_by=None, lease_until=None, attempts=_t.attempts - 1)
             )
             return connection.execute(statement).rowcount
@@ -175,17 +175,19 @@ class Claims:
     def note_death(self, process: str, note: str) -> int:
         """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""
         with self._db.write() as connection:
-            statement = (
-                sa.update(bookmarks)
-                .where(_t.claimed_by.like(f"{process}-%"), _t.status == Status.PROCESSING)
-                .values(lease_until=0.0, death_note=note)
-            )
+            statement = sa.update(bookmarks).where(_held_by(process)).values(lease_until=0.0, death_note=note)
             return connection.execute(statement).rowcount
 
 
 def process_name(pid: int | None = None) -> str:
     """A name for a process of this host, this one by default, under which it holds claims."""
     return f"{pid or os.getpid()}@{socket.gethostname()[:100]}"
+
+
+def _held_by(process: str) -> sa.ColumnElement[bool]:
+    """Compared letter by letter: in a LIKE, SQLite ignores case, and `_` of a host's name stands for any character."""
+    prefix = f"{process}/"  # no host's name has a slash, many go on with a hyphen
+    return (sa.func.substr(_t.claimed_by, 1, len(prefix)) == prefix) & (_t.status == Status.PROCESSING)
 
 
 def _holds(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
