@@ -202,7 +202,7 @@ def test_the_fallback_is_bounded_and_batches_what_piled_up() -> None:
         assert fallback.submit(0)
         wait_until(lambda: batches, what="the first batch")
         assert [fallback.submit(n) for n in range(1, 8)] == [True] * 5 + [False] * 2
-        assert fallback.submit(0)  # known already: no second time
+        assert fallback.submit(1)  # waits already: no second time
         assert fallback.holds(0)
         assert fallback.size() == 6
         gate.set()
@@ -281,3 +281,17 @@ def test_the_fallback_survives_a_failing_batch(caplog: pytest.LogCaptureFixture)
         assert fallback.join(30)
     assert done == [2]
     assert "bookmarks [1] not processed" in caplog.text
+
+
+def test_a_new_generation_of_what_a_thread_has_in_hand(settings: Settings, origin: Origin) -> None:
+    """The first one's result is void: the second needs a turn of its own."""
+    with BookmarkService(replace(settings, redis_url=None)) as service:
+        bookmark_id = save(service, f"{origin.url}/slow/1000/1").bookmark.id
+        wait_until(lambda: origin.hits("/slow/1000/1") == 1, what="the page to be asked for")
+        service.cancel([bookmark_id])
+        [again] = service.reprocess([bookmark_id])
+        assert service.present_job(again).mode is Mode.THREAD
+        assert service.fallback.join(30)
+        found = service.store.get(bookmark_id)
+    assert found is not None
+    assert (found.status, found.generation) == (Status.PROCESSED, 2)
