@@ -250,10 +250,10 @@ def test_vectors_are_filled_in_for_texts_that_are_still_the_same(store: Store) -
     ids = [s.bookmark.id for s in store.save([new(), new("https://example.org/b")])]
     unavailable = processed(embedding=EmbeddingState.UNAVAILABLE, embedding_model=None, vector=None)
     store.finish([(claim, unavailable, {}) for claim in store.claim(ids, LEASE_S)])
-    waiting = store.texts_without_vector(10)
+    waiting = store.texts_without_vector(0, 10)
     assert [row[0] for row in waiting] == ids
     assert store.fill_in_vectors([(ids[0], "00ff", b"v"), (ids[1], "stale", b"v")], "a model") == 1
-    assert [row[0] for row in store.texts_without_vector(10)] == [ids[1]]
+    assert [row[0] for row in store.texts_without_vector(0, 10)] == [ids[1]]
     assert store.get(ids[0]).embedding is EmbeddingState.OK  # type: ignore[union-attr]
 
 

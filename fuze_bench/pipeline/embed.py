@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rq.timeouts import JobTimeoutException
+
 from fuze_bench.errors import EmbeddingUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import EmbeddingState
 from fuze_bench.pipeline.settings import BUNDLED_MODEL, NO_MODEL, Settings
@@ -109,7 +111,10 @@ class SentenceEmbedder:
 
 
 def load_embedder(settings: Settings) -> Embedder:
-    """The embedder of the settings; one that says `unavailable`, with the problem, if the model cannot be had."""
+    """The embedder of the settings; one that says `unavailable`, with the problem, if the model cannot be had.
+
+    Raises RQ's JobTimeoutException if a job's time runs out meanwhile.
+    """
     if settings.embedding_model == NO_MODEL:
         return NoEmbedder(EmbeddingState.OFF)
     try:
@@ -117,6 +122,8 @@ def load_embedder(settings: Settings) -> Embedder:
         return SentenceEmbedder(source, name, settings.embedding_threads)
     except EmbeddingUnavailableError as error:
         return NoEmbedder(EmbeddingState.UNAVAILABLE, one_line(error))
+    except JobTimeoutException:
+        raise  # it says nothing of the model
     except Exception as error:  # noqa: BLE001 - whatever a model's files or a hub do, the text is still stored
         problem = f"the model {settings.embedding_model!r} cannot be loaded: {type(error).__name__}: {one_line(error)}"
         return NoEmbedder(EmbeddingState.UNAVAILABLE, problem[:500])

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
-from fuze_bench.errors import EmbeddingUnavailableError, one_line
+from fuze_bench.errors import one_line
 from fuze_bench.pipeline import embed, events, extract
 from fuze_bench.pipeline.analyse import Analysis, analyse
 from fuze_bench.pipeline.bookmarks import (
@@ -42,8 +42,11 @@ from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.timing import Clock, StageTimer, SystemClock
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 _ANY_NUMBER = 1_000_000
 #: A page that is processed again must show at least this share of the words that are stored.
@@ -180,6 +183,11 @@ class Pipeline:
         except JobTimeoutException as error:
             for item in items:
                 item.error = item.error or ProcessingError(Reason.TIMED_OUT, one_line(error))
+        except Exception as error:
+            # It must count as a try: what is given back is due at once, and would be fetched again and again.
+            logger.exception("bookmarks %s failed", [claim.bookmark_id for claim in claims])
+            for item in items:
+                item.error = item.error or _internal_error("stages", error)
         except BaseException:
             self.store.release(claims)
             raise
@@ -211,13 +219,18 @@ class Pipeline:
 
     def fill_in_embeddings(self, max_s: float = _FILL_IN_MAX_S) -> int:
         """Embed texts that were stored without a vector; stops after `max_s` seconds. How many were done."""
-        done, until_s = 0, time.monotonic() + max_s
+        done, after_id, until_s = 0, 0, time.monotonic() + max_s
         while self.embedder.state is EmbeddingState.OK and time.monotonic() < until_s:
-            waiting = self.store.texts_without_vector(_FILL_IN_BATCH)
+            waiting = self.store.texts_without_vector(after_id, _FILL_IN_BATCH)
             if not waiting:
                 break
-            vectors = self.embedder.embed([text for _, _, text in waiting])
-            rows = [(i, digest, v.tobytes()) for (i, digest, _), v in zip(waiting, vectors, strict=True)]
+            after_id = waiting[-1][0]
+            vectors = self._vectors([text for _, _, text in waiting])
+            rows = [
+                (i, digest, vector.tobytes())
+                for (i, digest, _), vector in zip(waiting, vectors, strict=True)
+                if vector is not None
+            ]
             done += self.store.fill_in_vectors(rows, self.embedder.model_name or "")
         return done
 
@@ -254,9 +267,7 @@ class Pipeline:
                     name,
                     extra=events.ids(item.claim),
                 )
-                item.error = ProcessingError(
-                    Reason.INTERNAL_ERROR, f"{name}: {type(error).__name__}: {one_line(error)}"
-                )
+                item.error = _internal_error(name, error)
 
     def _fetch(self, items: list[_Item]) -> None:
         def fetch(item: _Item) -> None:
@@ -292,16 +303,29 @@ class Pipeline:
             return
         timer = StageTimer(self._clock)
         with timer.stage("embed", share=len(items)):
-            try:
-                vectors = embedder.embed([item.extracted.text for item in items if item.extracted])
-            except EmbeddingUnavailableError as error:
-                logger.warning("embedding unavailable: %s", error)
-                for item in items:
-                    item.embedding, item.model_name = EmbeddingState.UNAVAILABLE, None
-                return
+            vectors = self._vectors([item.extracted.text for item in items if item.extracted])
         for item, vector in zip(items, vectors, strict=True):
-            item.vector = vector.tobytes()
             item.timer.durations_ms.update(timer.durations_ms)
+            if vector is None:
+                item.embedding, item.model_name = EmbeddingState.UNAVAILABLE, None
+            else:
+                item.vector = vector.tobytes()
+
+    def _vectors(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Each text's vector; None for one that the model fails at, which takes no other along."""
+        try:
+            return list(self.embedder.embed(texts))
+        except JobTimeoutException:
+            raise
+        except Exception as error:
+            if len(texts) > 1:
+                return [vector for text in texts for vector in self._vectors([text])]
+            logger.exception("embedding unavailable: %s: %s", type(error).__name__, one_line(error))
+            return [None]
+
+
+def _internal_error(stage: str, error: Exception) -> ProcessingError:
+    return ProcessingError(Reason.INTERNAL_ERROR, f"{stage}: {type(error).__name__}: {one_line(error)}")
 
 
 _pipeline: Pipeline | None = None

@@ -251,11 +251,15 @@ class Store(Claims):
         with self._db.read() as connection:
             return [to_bookmark(row) for row in connection.execute(query).mappings()]
 
-    def texts_without_vector(self, limit: int) -> list[tuple[int, str, str]]:
-        """(id, content hash, text) of processed bookmarks whose embedding could not be had at the time."""
+    def texts_without_vector(self, after_id: int, limit: int) -> list[tuple[int, str, str]]:
+        """(id, content hash, text) of processed bookmarks whose embedding could not be had at the time, by id."""
         query = (
             sa.select(_t.id, _t.content_hash, _t.text)
-            .where(_t.status == Status.PROCESSED, _t.embedding == EmbeddingState.UNAVAILABLE)
+            .where(
+                _t.status == Status.PROCESSED,
+                _t.embedding == EmbeddingState.UNAVAILABLE,
+                _t.id > after_id,
+            )
             .order_by(_t.id)
             .limit(limit)
         )

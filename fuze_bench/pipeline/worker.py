@@ -139,7 +139,7 @@ def _ask_for_missing_embeddings(connection: redis.Redis, kind: Kind) -> None:
     from fuze_bench.pipeline.process import current_pipeline
 
     pipeline = current_pipeline()
-    if pipeline.embedder.state is EmbeddingState.OK and pipeline.store.texts_without_vector(1):
+    if pipeline.embedder.state is EmbeddingState.OK and pipeline.store.texts_without_vector(0, 1):
         # One job for all workers that start: the same id replaces the one that waits.
         low = Queue("low", connection=connection, serializer=JSONSerializer)
         if _FILL_IN_JOB not in low.get_job_ids():
