@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +112,34 @@ def test_what_a_worker_did_is_shown(settings: Settings, origin: Origin, start_wo
         assert set(shown["fuze_oldest_waiting_seconds"].values()) == {0}
         assert shown["fuze_redis_up"] == shown["fuze_database_up"] == {(): 1}
         assert shown["fuze_fallback_active"] == {(): 0}
+
+
+def test_every_way_to_save_is_counted(settings: Settings) -> None:
+    """quick-save, a share, and each page of an import; what only asks is none."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    csv = b"url\nhttps://example.org/2\nhttps://example.org/3\nhttps://example.org/3\nnonsense\n"
+    with running_api(settings) as base_url:
+        client = Client(base_url)
+
+        def counted() -> dict[tuple[str, ...], float]:
+            return not_zero(scrape(client)["fuze_saves_total"])
+
+        client.get("/share?url=https://example.org/1")
+        client.get("/share?url=nonsense")
+        assert counted() == {}
+        for url in ("https://example.org/1", "https://example.org/1", "nonsense"):
+            client.send("POST", "/share", f"url={url}".encode(), form)
+        assert counted() == {("saved",): 1, ("duplicate",): 1, ("refused",): 1}
+        client.send("POST", "/api/bookmarks/import", csv, {"Content-Type": "text/csv"})
+        assert counted() == {("saved",): 3, ("duplicate",): 2, ("refused",): 2}
+        client.send("POST", "/api/bookmarks/import", b"{", {"Content-Type": "application/json"})
+        assert counted()[("refused",)] == 3
+        with closing(sqlite3.connect(settings.data_dir / "bookmarks.sqlite")) as connection:
+            connection.execute("ALTER TABLE fuze_bookmarks RENAME TO gone")
+        client.save("https://example.org/4")
+        client.send("POST", "/share", b"url=https://example.org/4", form)
+        client.send("POST", "/api/bookmarks/import", csv, {"Content-Type": "text/csv"})
+        assert counted()[("failed",)] == 5
 
 
 def test_a_scraper_that_prefers_openmetrics_gets_it(settings: Settings) -> None:

@@ -77,6 +77,7 @@ def save_group(
     """
     began_s = time.monotonic()
     checked = [_check(service, item, user_id, queue) for item in items]
+    service.count_saves(Result.REFUSED, sum(isinstance(each, str) for each in checked))
     saved = iter(service.save([each for each in checked if isinstance(each, NewBookmark)]))
     results = [
         ItemResult(item, saved=next(saved)) if isinstance(each, NewBookmark) else ItemResult(item, error=each)

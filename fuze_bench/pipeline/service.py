@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fuze_bench.errors import InputError
+from fuze_bench.errors import InputError, StoreError
 from fuze_bench.pipeline import events
 from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Saved, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
@@ -51,6 +52,9 @@ class BookmarkService:
         self.queue = TaskQueue(settings, self.fallback)
         self.recovery = Recovery(settings, self.store, self.queue)
         self._measurements = Measurements(settings)
+        #: How many pages were `saved`, `duplicate`, `refused`, or `failed` because the database could not be used.
+        self.save_results: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     def check(
         self,
@@ -79,16 +83,28 @@ class BookmarkService:
 
         Raises StoreError; then nothing was saved.
         """
-        saved = self.store.save(new)
+        try:
+            saved = self.store.save(new)
+        except StoreError:
+            self.count_saves("failed", len(new))
+            raise
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
         results = [
             self._result(each, by_job.get(each.bookmark.job_id) or self.present_job(each.bookmark))
             for each in saved
         ]
+        duplicates = sum(result.was_duplicate for result in results)
+        self.count_saves("duplicate", duplicates)
+        self.count_saves("saved", len(results) - duplicates)
         for result in results:
             events.saved(result.bookmark, result.job.mode, was_duplicate=result.was_duplicate)
         return results
+
+    def count_saves(self, result: str, number: int = 1) -> None:
+        """Count what came of saves; what is refused never gets as far as `save`, and whoever refuses it counts it."""
+        with self._counting:
+            self.save_results[result] += number
 
     def _result(self, saved: Saved, job: JobHandle) -> SaveResult:
         waits = job.mode is Mode.RQ and saved.bookmark.status is Status.PENDING

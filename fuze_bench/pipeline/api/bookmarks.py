@@ -11,11 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fuze_bench.errors import FuzeError, InputError
+from fuze_bench.errors import InputError
 from fuze_bench.pipeline.api import messages
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.requests import (
     LARGEST_ID,
+    counting_refusals,
     json_answer,
     number_in,
     read_body,
@@ -34,13 +35,8 @@ _Choice = TypeVar("_Choice", bound=enum.StrEnum)
 
 async def quick_save(request: Request) -> Response:
     """Save a page: committed and on its way when the answer goes out."""
-    saves = request.app.state.metrics.saves
-    try:
+    with counting_refusals(request):
         result = await _saved(request)
-    except FuzeError as error:
-        saves["refused" if isinstance(error, InputError) else "failed"] += 1
-        raise
-    saves["duplicate" if result.was_duplicate else "saved"] += 1
     return json_answer(_quick_saved(result), 200 if result.was_duplicate else 201)
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from fuze_bench.errors import InputError, StoreError, one_line
 from fuze_bench.pipeline.api import messages
-from fuze_bench.pipeline.api.requests import json_answer, read_body, service_of, user_id
+from fuze_bench.pipeline.api.requests import counting_refusals, json_answer, read_body, service_of, user_id
 from fuze_bench.pipeline.bulk import ItemResult, Result, in_groups, save_group
 from fuze_bench.pipeline.imports import Format, ImportItem, read_items
 from fuze_bench.pipeline.service import BookmarkService
@@ -51,14 +51,9 @@ class Importer:
 
 async def import_bookmarks(request: Request) -> Response:
     """Save every page of a list, with an answer for each; a client that goes away ends it behind the group in hand."""
-    settings = service_of(request).settings
-    body = await read_body(request, settings.import_max_bytes)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and media_type not in _FILES:
-        known = ", ".join(("application/json", *_FILES))
-        raise InputError(f"Content-Type is {media_type[:50]!r}: send one of {known}", status=415)
+    with counting_refusals(request):
+        items, queue = await _received(request)
     importer: Importer = request.app.state.importer
-    items, queue = await importer.read(body, media_type)
     results: list[ItemResult] = []
     for group in in_groups(items):
         if await request.is_disconnected():
@@ -72,6 +67,18 @@ async def import_bookmarks(request: Request) -> Response:
             results += [ItemResult(item, error=why) for item in items[len(results) :]]
             break
     return json_answer(_imported(results))
+
+
+async def _received(request: Request) -> tuple[list[ImportItem], str]:
+    """The entries that a request brings, and their queue. Raises InputError."""
+    settings = service_of(request).settings
+    body = await read_body(request, settings.import_max_bytes)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and media_type not in _FILES:
+        known = ", ".join(("application/json", *_FILES))
+        raise InputError(f"Content-Type is {media_type[:50]!r}: send one of {known}", status=415)
+    importer: Importer = request.app.state.importer
+    return await importer.read(body, media_type)
 
 
 def _read(body: bytes, media_type: str, settings: Settings) -> tuple[list[ImportItem], str]:

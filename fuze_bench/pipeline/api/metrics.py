@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -30,7 +29,7 @@ from fuze_bench.pipeline.store import Store
 _PATIENCE_S = 2.0
 _KEPT_S = 1.0
 STAGES = ("fetch", "extract", "embed", "analyse")
-#: What can come of a request to save; `failed`: the database could not be used.
+#: What can come of a page that is sent to be saved; `failed`: the database could not be used.
 SAVE_RESULTS = ("saved", "duplicate", "refused", "failed")
 
 Value = TypeVar("Value")
@@ -56,7 +55,6 @@ class Metrics:
 
     def __init__(self, service: BookmarkService) -> None:
         self._service = service
-        self.saves: Counter[str] = Counter()
         self._redis = _Reading(_RedisReader(service.settings))
         self._database = _Reading(lambda: _read_database(service.store))
 
@@ -76,8 +74,8 @@ class Metrics:
                 "Bookmarks that wait or are at work on threads of this process.",
                 float(self._service.fallback.size()),
             ),
-            _counter("fuze_saves", "Requests to save, by what came of them in this process.", ["result"],
-                     {(result,): self.saves[result] for result in SAVE_RESULTS}),
+            _counter("fuze_saves", "Pages sent to be saved, by what came of it in this process.", ["result"],
+                     {(result,): self._service.save_results[result] for result in SAVE_RESULTS}),
         ]  # fmt: skip
         if in_redis is not None:
             result += _of_redis(in_redis)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import msgspec
@@ -44,6 +44,16 @@ def user_id(request: Request) -> int:
 def service_of(request: Request) -> BookmarkService:
     """The application's service."""
     return cast(BookmarkService, request.app.state.service)
+
+
+@contextlib.contextmanager
+def counting_refusals(request: Request) -> Iterator[None]:
+    """An InputError that passes is counted as a refused save."""
+    try:
+        yield
+    except InputError:
+        service_of(request).count_saves("refused")
+        raise
 
 
 def require_json(request: Request) -> None:

@@ -20,7 +20,7 @@ from fuze_bench.pipeline.api.forms import read_form, read_urlencoded
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.pages import page_headers
 from fuze_bench.pipeline.api.problems import sign_in_first
-from fuze_bench.pipeline.api.requests import known_user, read_body, service_of
+from fuze_bench.pipeline.api.requests import counting_refusals, known_user, read_body, service_of
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.shared_text import shared_addresses, shared_title
 
@@ -43,7 +43,10 @@ def routes() -> list[Route]:
 async def share(request: Request) -> Response:
     """Save what is shared, or ask first; the answer is a page for people, also where it is refused."""
     try:
-        return await _answer(request)
+        if request.method != "POST":
+            return await _answer(request)
+        with counting_refusals(request):
+            return await _answer(request)
     except InputError as error:
         # The rest of a body that is too large is not read: the connection cannot be used again.
         more = {"Connection": "close"} if error.status == 413 else {}
