@@ -26,6 +26,7 @@ from relay import Relay
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import Status
+from fuze_bench.pipeline.diagnosis import diagnose
 from fuze_bench.pipeline.redis_server import (
     PrivateRedis,
     check_usable,
@@ -34,6 +35,7 @@ from fuze_bench.pipeline.redis_server import (
     masked_url,
     why_away,
 )
+from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.worker import run_workers
@@ -291,9 +293,11 @@ def test_tls_to_a_redis_that_speaks_none(private_redis: PrivateRedis, settings: 
 
 
 def assert_falls_back(settings: Settings, origin: Origin, why: str) -> None:
-    """A worker refuses to start and says why; saves go to threads, and the API says why; one line in the log."""
+    """A worker refuses to start and says why, as `doctor` does; saves go to threads, and the API says why."""
     with pytest.raises(QueueUnavailableError, match=why):
         run_workers(settings)
+    found = {finding.name: finding for finding in diagnose(settings)}
+    assert (found["redis"].ok, why in found["redis"].detail) == (False, True), found["redis"]
     with running_api(settings) as base_url:
         client = Client(base_url)
         answers = [client.save(f"{origin.url}/page/{n}") for n in range(5)]
@@ -343,7 +347,11 @@ def test_a_replica_is_refused(
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     with redis_server(tmp_path / "server", url, f"port {port}", f"replicaof 127.0.0.1 {private_redis.port}"):
-        assert_falls_back(replace(settings, redis_url=url), origin, "it is a replica that takes no writes")
+        replica = replace(settings, redis_url=url)
+        with connect(url) as client, BookmarkService(replica) as service:
+            assert client.ping()
+            assert not service.queue.is_available()
+        assert_falls_back(replica, origin, "it is a replica that takes no writes")
 
 
 def test_a_full_one_is_refused(settings: Settings, origin: Origin) -> None:

@@ -18,7 +18,7 @@ from fuze_bench.errors import EmbeddingUnavailableError, FuzeError, one_line
 from fuze_bench.pipeline import embed
 from fuze_bench.pipeline.bookmarks import job_id, parse_job_id
 from fuze_bench.pipeline.control import drained_at, living_workers, paused_queues
-from fuze_bench.pipeline.redis_server import OLDEST_VERSION, connect
+from fuze_bench.pipeline.redis_server import OLDEST_VERSION, check_usable, connect, why_away
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import waiting_job_ids
@@ -38,7 +38,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """Look at Redis, workers, queues, database, bookmarks and model; changes nothing but a probe key in Redis.
+    """Look at Redis, workers, queues, database, bookmarks and model; changes nothing but probe keys in Redis.
 
     `settings.redis_url` None: none is set, and no private one runs. Nothing is raised: what cannot be reached is
     a finding, and what depends on it is left out.
@@ -71,7 +71,7 @@ def _redis(settings: Settings) -> tuple[list[Finding], redis.Redis | None]:
         client = connect(settings.redis_url, connect_timeout_s=2, timeout_s=5)
         info = client.info()
         version = str(info["redis_version"])
-        client.set("fuze:probe", "1", ex=60)
+        check_usable(client)
     except (redis.RedisError, FuzeError) as error:
         return [_redis_fails(error)], None
     is_old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION
@@ -89,7 +89,7 @@ def _redis(settings: Settings) -> tuple[list[Finding], redis.Redis | None]:
 
 def _redis_fails(error: Exception) -> Finding:
     remedy = "check REDIS_URL, the server's log, its memory limit, and that it is no replica or cluster"
-    return Finding(name="redis", ok=False, detail=one_line(error), remedy=remedy)
+    return Finding(name="redis", ok=False, detail=why_away(error), remedy=remedy)
 
 
 def _workers(client: redis.Redis) -> list[Finding]:
