@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from itertools import cycle
 
 import pytest
 from conftest import StartWorker, wait_until
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rq import Queue
 from rq.registry import ScheduledJobRegistry
@@ -29,7 +30,7 @@ SETTINGS = Settings()
 
 
 def decide(
-    reason: Reason, *, tries: int = 0, waited_s: float = 0.0, **more: float
+    reason: Reason, *, tries: int = 0, attempts: int = 1, waited_s: float = 0.0, **more: float | None
 ) -> ProcessingError | TryAgain:
     claim = Claim(
         bookmark_id=1,
@@ -37,7 +38,7 @@ def decide(
         user_id=1,
         token="t",
         generation=1,
-        attempts=1,
+        attempts=attempts,
         tries=tries,
         queue="default",
         queued_at=NOW_S - waited_s,
@@ -73,23 +74,47 @@ def test_what_is_final_is_what_the_documentation_says() -> None:
 @pytest.mark.parametrize(
     ("reason", "asked_s", "delay_s"),
     [
-        (Reason.RATE_LIMITED, 7.0, 7.0),
+        (Reason.RATE_LIMITED, 90.0, 90.0),
+        (Reason.RATE_LIMITED, 7.0, SETTINGS.retry_after_default_s),
         (Reason.RATE_LIMITED, None, SETTINGS.retry_after_default_s),
         (Reason.RATE_LIMITED, 1e9, SETTINGS.retry_after_max_s),
-        (Reason.SERVER_ERROR, 30.0, 30.0),
-        (Reason.RATE_LIMITED, 0.0, 1.0),
+        (Reason.SERVER_ERROR, 300.0, 300.0),
+        (Reason.SERVER_ERROR, 0.0, SETTINGS.retry_after_default_s),
     ],
 )
 def test_a_site_that_puts_us_off_uses_up_no_try(
     reason: Reason, asked_s: float | None, delay_s: float
 ) -> None:
     for tries in (0, 2):
-        outcome = decide(reason, tries=tries, retry_after_s=asked_s)  # type: ignore[arg-type]
+        outcome = decide(reason, tries=tries, retry_after_s=asked_s)
         assert isinstance(outcome, TryAgain)
         assert (outcome.delay_s, outcome.counts) == (delay_s, False)
     assert isinstance(
         decide(reason, waited_s=SETTINGS.retry_for_s + 1, retry_after_s=asked_s), ProcessingError
-    )  # type: ignore[arg-type]
+    )
+
+
+@given(
+    answers=st.lists(
+        st.tuples(
+            st.sampled_from([Reason.RATE_LIMITED, Reason.SERVER_ERROR]),
+            st.one_of(st.none(), st.floats(min_value=0, max_value=1e9)),
+        ),
+        min_size=1,
+    )
+)
+@example(answers=[(Reason.SERVER_ERROR, 0.0)])
+@example(answers=[(Reason.RATE_LIMITED, None)])
+def test_no_answers_make_it_ask_often(answers: list[tuple[Reason, float | None]]) -> None:
+    """The site gives these answers over and over: a day is over, or the page has failed, after a few dozen."""
+    waited_s, tries = 0.0, 0
+    for attempts, (reason, asked_s) in zip(range(1, 41), cycle(answers), strict=False):
+        outcome = decide(reason, tries=tries, attempts=attempts, waited_s=waited_s, retry_after_s=asked_s)
+        if isinstance(outcome, ProcessingError):
+            return
+        waited_s += outcome.delay_s
+        tries += outcome.counts
+    pytest.fail(f"asked 40 times within {waited_s:g} s")
 
 
 @pytest.mark.parametrize(

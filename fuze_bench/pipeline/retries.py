@@ -26,6 +26,8 @@ RETRIED = frozenset(
         Reason.INTERNAL_ERROR,
     }
 )
+#: From one second to more than a day.
+_MOST_DOUBLINGS = 17
 
 
 def after_failure(
@@ -34,15 +36,18 @@ def after_failure(
     """The error itself if it ends the bookmark's processing, else when to try again.
 
     A site that says when to come back (429, or 503 with Retry-After) is obeyed, up to `retry_after_max_s`, and that
-    uses up no try; but not for longer than `retry_for_s` since the bookmark was queued. `now_s`: wall-clock seconds.
+    uses up no try; but not for longer than `retry_for_s` since the bookmark was queued. So that no site has a page
+    fetched many times, the wait is at least `retry_after_default_s`, doubled after each attempt.
+    `now_s`: wall-clock seconds.
     """
     if error.reason not in RETRIED:
         return error
     if error.reason is Reason.RATE_LIMITED or error.retry_after_s is not None:
         if now_s - claim.queued_at >= settings.retry_for_s:
             return error
-        asked_s = settings.retry_after_default_s if error.retry_after_s is None else error.retry_after_s
-        return TryAgain(error=error, delay_s=min(max(asked_s, 1.0), settings.retry_after_max_s), counts=False)
+        least_s = settings.retry_after_default_s * 2 ** min(claim.attempts - 1, _MOST_DOUBLINGS)
+        delay_s = min(max(error.retry_after_s or 0.0, least_s), settings.retry_after_max_s)
+        return TryAgain(error=error, delay_s=delay_s, counts=False)
     if claim.tries >= len(settings.retry_intervals_s):
         return error
     return TryAgain(error=error, delay_s=settings.retry_intervals_s[claim.tries], counts=True)

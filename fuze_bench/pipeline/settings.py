@@ -74,7 +74,7 @@ class Settings:
     """After a failure that may pass: how long to wait before each further try (comma-separated, or
     `none`); then it is final."""
     retry_after_default_s: float = 60.0
-    """How long to leave a site alone that asks for fewer requests without saying for how long."""
+    """How long to leave a site alone that asks for fewer requests, even if it says sooner; doubled each time."""
     retry_after_max_s: float = 3_600.0
     """The longest wait that a site may ask for with Retry-After."""
     retry_for_s: float = 86_400.0
@@ -217,7 +217,7 @@ _LOWEST: dict[str, float] = {
     "embedding_threads": 1,
     "job_timeout_s": 1,
     "result_ttl_s": 1,
-    "retry_after_default_s": 0,
+    "retry_after_default_s": 1,
     "retry_after_max_s": 1,
     "retry_for_s": 0,
     "lease_s": 0.2,
