@@ -65,6 +65,13 @@ def test_why_a_page_cannot_be_had(
     assert (error.reason, error.http_status) == (reason, status)
 
 
+def test_what_was_found_is_said(fetcher: Fetcher, origin: Origin) -> None:
+    assert failure(fetcher, f"{origin.url}/hostile/pdf").detail == "application/pdf"
+    assert (
+        failure(fetcher, f"{origin.url}/hostile/bomb").detail == "more than 10,485,760 bytes after unpacking"
+    )
+
+
 @pytest.mark.parametrize("name", ["drip-body", "drip-headers", "many-continues"])
 def test_a_trickle_ends_at_the_total_limit(fetcher: Fetcher, origin: Origin, name: str) -> None:
     start = time.monotonic()
@@ -107,6 +114,13 @@ def test_after_a_failure_the_next_page_is_fetched(fetcher: Fetcher, origin: Orig
 def test_five_hops_are_followed_and_six_are_not(fetcher: Fetcher, origin: Origin) -> None:
     assert fetcher.fetch(f"{origin.url}/redirect/5").final_url != f"{origin.url}/redirect/5"
     assert failure(fetcher, f"{origin.url}/redirect/6").reason is Reason.TOO_MANY_REDIRECTS
+
+
+def test_every_kind_of_redirect_is_followed(fetcher: Fetcher, origin: Origin) -> None:
+    for n, status in enumerate((301, 302, 303, 307, 308)):
+        origin.put(f"/put/{n}", b"", headers={"Location": f"/put/{n + 1}"}, status=status)
+    origin.put("/put/5", PAGE)
+    assert fetcher.fetch(f"{origin.url}/put/0").final_url == f"{origin.url}/put/5"
 
 
 def test_a_redirect_in_utf_8_is_read_as_browsers_do(fetcher: Fetcher, origin: Origin) -> None:

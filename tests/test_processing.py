@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,10 @@ from fuze_bench.pipeline.bookmarks import (
     Status,
 )
 from fuze_bench.pipeline.process import Pipeline, install_pipeline, process_bookmark_content_task
+from fuze_bench.pipeline.schema import bookmarks
 from fuze_bench.pipeline.settings import Settings
+
+PAGES = Path(__file__).parent / "pages"
 
 
 @pytest.fixture
@@ -78,18 +83,25 @@ def test_a_batch_fails_one_by_one(pipeline: Pipeline, origin: Origin) -> None:
     ]
 
 
+@pytest.mark.parametrize("title", ["Mine", None])
 def test_a_failure_keeps_the_users_title_and_stores_nothing_of_the_page(
-    pipeline: Pipeline, origin: Origin
+    title: str | None, pipeline: Pipeline, origin: Origin
 ) -> None:
-    challenge = b"<title>Just a moment...</title><p>Enable JavaScript and cookies to continue.</p>"
-    url = origin.put("/put/wall", challenge, status=403)
-    [bookmark_id] = saved(pipeline, url, title="Mine")
-    pipeline.process([bookmark_id])
-    bookmark = found(pipeline, bookmark_id)
-    assert (bookmark.status, bookmark.reason, bookmark.http_status) == (Status.FAILED, Reason.FORBIDDEN, 403)
-    assert bookmark.title == "Mine"
-    assert bookmark.embedding is None
-    assert pipeline.store.content(bookmark_id) == (None, None)
+    check = (PAGES / "human-check.html").read_bytes()
+    error_page = (
+        f"<title>Just no</title><article><h1>Just no</h1>{'<p>Just a longer text.</p>' * 20}</article>"
+    )
+    for name, body in (("check", check), ("error", error_page.encode())):
+        url = origin.put(f"/put/{name}", body, status=403)
+        [bookmark_id] = saved(pipeline, url, title=title)
+        pipeline.process([bookmark_id])
+        bookmark = found(pipeline, bookmark_id)
+        outcome = (bookmark.status, bookmark.reason, bookmark.http_status)
+        assert outcome == (Status.FAILED, Reason.FORBIDDEN, 403)
+        assert bookmark.title == title
+        assert bookmark.embedding is None
+        assert pipeline.store.content(bookmark_id) == (None, None)
+    assert not re.search("Just|JavaScript|human", repr(pipeline.store.rows(*bookmarks.columns.keys())))
 
 
 def test_a_page_that_was_gone_and_came_back_is_read_at_the_next_save(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -212,6 +214,12 @@ def test_the_users_title_wins_and_an_empty_one_is_none(store: Store) -> None:
         "My name for it",
         "Page title",
     ]  # type: ignore[union-attr]
+
+
+def test_every_character_of_a_title_comes_back(store: Store) -> None:
+    title = json.loads((Path(__file__).parent / "cases" / "A07.json").read_text(encoding="utf-8"))["title"]
+    bookmark_id = store.save([new(title=title)])[0].bookmark.id
+    assert store.get(bookmark_id).title == title  # type: ignore[union-attr]
 
 
 def test_nul_in_what_a_page_says_is_not_the_stores_trouble(store: Store) -> None:

@@ -69,6 +69,19 @@ def test_the_stock_worker_runs_the_same_jobs(
     assert [service.store.get(i).status for i in ids] == [Status.PROCESSED] * 2  # type: ignore[union-attr]
 
 
+def test_the_same_text_behind_many_addresses_is_read_each_time(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """Twelve pages, one after another in one process: nothing of a page is left for the next."""
+    body = (Path(__file__).parent / "pages" / "repeated.html").read_bytes()
+    ids = save(service, *(origin.put(f"/put/{n}", body) for n in range(12)))
+    with start_worker(settings, "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+    texts = [service.store.content(i)[0] for i in ids]
+    assert len(texts[0] or "") > 100
+    assert texts == texts[:1] * 12
+
+
 @pytest.mark.xdist_group("model")
 def test_forks_share_the_loaded_model(
     service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
