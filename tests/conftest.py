@@ -56,6 +56,7 @@ def settings(data_dir: Path, private_redis: PrivateRedis) -> Settings:
         redis_url=private_redis.url,
         embedding_model="off",
         host_fetches=0,
+        host_interval_s=0.0,
         fetch_allow=("127.0.0.1",),
     )
 

@@ -53,6 +53,7 @@ def shared(
             database_url=f"postgresql://postgres@{network.address}:{database_port}/{database['dbname']}",
             embedding_model="off",
             host_fetches=0,
+            host_interval_s=0.0,
             fetch_allow=(network.address,),
             lease_s=3,
             lease_check_s=0.5,

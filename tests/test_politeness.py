@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import StartWorker, wait_until
@@ -12,9 +15,10 @@ from conftest import StartWorker, wait_until
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.politeness import Hosts, LocalHosts
 from fuze_bench.pipeline.process import Pipeline
-from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect, redis_for
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import Child
 
 _SLOW = "http://slow.example/{}"
 
@@ -22,6 +26,10 @@ _SLOW = "http://slow.example/{}"
 @pytest.fixture
 def polite(settings: Settings) -> Settings:
     return replace(settings, host_fetches=2, host_interval_s=0.0)
+
+
+def wait_s(hosts: Hosts, bookmark_id: int) -> float:
+    return hosts.enter(_SLOW.format(bookmark_id), bookmark_id).wait_s
 
 
 def most_at_once(spans_ns: list[tuple[int, int]]) -> int:
@@ -65,31 +73,45 @@ def test_500_of_a_slow_host_do_not_hold_up_50_others(
 
 def test_two_at_once(polite: Settings) -> None:
     hosts = Hosts(polite)
-    assert [hosts.enter(_SLOW.format(n), n) for n in (1, 2)] == [0, 0]
-    assert hosts.enter(_SLOW.format(3), 3) > 0
-    assert hosts.enter("http://other.example/", 4) == 0
-    hosts.leave(_SLOW.format(1), 1)
-    wait_until(lambda: hosts.enter(_SLOW.format(3), 3) == 0, what="the third to have its turn")
-    assert hosts.enter(_SLOW.format(5), 5) > 0
+    first = hosts.enter(_SLOW.format(1), 1)
+    assert [first.wait_s, wait_s(hosts, 2)] == [0, 0]
+    assert wait_s(hosts, 3) > 0
+    assert hosts.enter("http://other.example/", 4).wait_s == 0
+    hosts.leave(first)
+    wait_until(lambda: wait_s(hosts, 3) == 0, what="the third to have its turn")
+    assert wait_s(hosts, 5) > 0
+
+
+def test_a_job_that_is_delivered_twice_keeps_its_place_when_the_double_ends(polite: Settings) -> None:
+    hosts = Hosts(polite)
+    first, double = (hosts.enter(_SLOW.format(1), 1) for _ in range(2))
+    assert (first.wait_s, double.wait_s) == (0, 0)
+    assert wait_s(hosts, 2) > 0
+    hosts.leave(double)
+    wait_until(lambda: wait_s(hosts, 2) == 0, what="the double's place")
+    assert wait_s(hosts, 3) > 0
 
 
 def test_a_rate_over_all_workers(settings: Settings) -> None:
     """Each that comes too early is told a moment of its own, one interval apart, in its order."""
     workers = [Hosts(replace(settings, host_fetches=100, host_interval_s=10.0)) for _ in range(3)]
-    waits_s = [workers[n % 3].enter(_SLOW.format(n), n) for n in range(6)]
+    waits_s = [wait_s(workers[n % 3], n) for n in range(6)]
     assert waits_s[0] == 0
-    assert [round(wait_s) for wait_s in waits_s[1:]] == [10, 20, 30, 40, 50]
-    assert round(workers[0].enter(_SLOW.format(3), 3)) == 30, "a moment once reserved stays"
+    assert [round(each_s) for each_s in waits_s[1:]] == [10, 20, 30, 40, 50]
+    assert round(wait_s(workers[0], 3)) == 30, "a moment once reserved stays"
 
 
 def test_a_killed_worker_gives_its_place_back(polite: Settings) -> None:
     hosts = Hosts(replace(polite, fetch_total_s=0.1))
     hosts._longest_ms = 300  # the grace for what comes after the fetch is half a minute
-    assert hosts.enter(_SLOW.format(1), 1) == 0
+    assert wait_s(hosts, 1) == 0
 
     def gets_in_while_the_host_is_busy() -> bool:
-        hosts.leave(_SLOW.format(2), 2)
-        return hosts.enter(_SLOW.format(2), 2) == 0 and hosts.enter(_SLOW.format(3), 3) == 0
+        second = hosts.enter(_SLOW.format(2), 2)
+        if second.wait_s == 0 and wait_s(hosts, 3) == 0:
+            return True
+        hosts.leave(second)
+        return False
 
     wait_until(gets_in_while_the_host_is_busy, what="the place of the first to be free")
 
@@ -110,8 +132,47 @@ def test_without_a_limit_and_without_redis_it_does_not_ask(
     hosts = Hosts(polite)
     private_redis.stop()
     for each in (Hosts(settings), unlimited, hosts):
-        assert [each.enter(_SLOW.format(n), n) for n in range(3)] == [0, 0, 0]
-        each.leave(_SLOW.format(0), 0)
+        turns = [each.enter(_SLOW.format(n), n) for n in range(3)]
+        assert [turn.wait_s for turn in turns] == [0, 0, 0]
+        each.leave(turns[0])
+
+
+@pytest.mark.parametrize("options", [[], ["--worker-class", "rq.worker.SimpleWorker"]])
+def test_a_stock_worker_on_the_private_redis_is_polite(
+    options: list[str], data_dir: Path, origin: Origin, tmp_path: Path
+) -> None:
+    """Nothing but RQ's own option tells it where Redis is."""
+    settings = Settings(
+        data_dir=data_dir, embedding_model="off", host_interval_s=600.0, fetch_allow=("127.0.0.1",)
+    )
+    environment = settings.environment(os.environ)
+    rq = str(Path(sys.executable).with_name("rq"))
+    with redis_for(settings) as running, BookmarkService(running) as service:
+        service.save([service.check(user_id=1, url=f"{origin.url}/page/{n}") for n in range(2)])
+        argv = [rq, "worker", "--url", running.redis_url or "", "--serializer", "json", "--burst", *options]
+        with Child("rq", [*argv, "default"], tmp_path / "rq.log", environment=environment) as worker:
+            assert worker.wait(60) == 0
+        assert service.store.counts()["processed"] == 1
+
+
+def test_any_number_at_once_still_keep_the_interval(polite: Settings) -> None:
+    many = replace(polite, host_fetches=0, host_interval_s=10.0)
+    hosts = Hosts(many)
+    assert [round(wait_s(hosts, n)) for n in range(3)] == [0, 10, 20]
+    local = LocalHosts(many)
+    with local.turn(_SLOW.format(1)):
+        assert local._wait_s("slow.example") == pytest.approx(10, abs=5)
+    at_once = LocalHosts(replace(many, host_interval_s=0.0))
+    with at_once.turn(_SLOW.format(1)), at_once.turn(_SLOW.format(2)), at_once.turn(_SLOW.format(3)):
+        assert at_once._wait_s("slow.example") is None
+
+
+def test_an_address_that_cannot_be_read_waits_for_nobody(polite: Settings) -> None:
+    """The fetch says what is wrong with it."""
+    turn = Hosts(polite).enter("http://[", 1)
+    assert turn.wait_s == 0
+    with LocalHosts(polite).turn("http://["):
+        pass
 
 
 def test_threads_wait_for_their_turn() -> None:

@@ -53,7 +53,10 @@ class Trial:
         self.planned = planned
         self.events: list[EventRow] = []
         self._experiment = experiment
-        self._settings = replace(settings, data_dir=folder, redis_url=None, database_url=None, host_fetches=0)
+        # The one site of a trial is the trial's own.
+        self._settings = replace(
+            settings, data_dir=folder, redis_url=None, database_url=None, host_fetches=0, host_interval_s=0.0
+        )
         self._folder = folder
         self._host = host
         self._limit_s = _limit_s(experiment, planned) if timeout_s is None else timeout_s

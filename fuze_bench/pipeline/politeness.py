@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import ada_url
 import redis
 
 from fuze_bench.errors import one_line
-from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.redis_server import quick_client
 from fuze_bench.pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,19 +28,20 @@ logger = logging.getLogger(__name__)
 _GRACE_S = 30.0
 
 # Keys: [1] who asks now (until when), [2] the first moment that nobody has reserved, [3] who has reserved which.
-# Arguments: bookmark, most at once, interval, longest fetch. Times in ms, by the server's clock: one for all hosts.
+# Arguments: bookmark, place, most at once, interval, longest fetch. Times in ms, by the server's clock: one for all hosts.
 # Answers 0 if the host may be asked now, else how long to wait for the moment that is now reserved.
 _ENTER = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local id, most, interval, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local id, place = ARGV[1], ARGV[2]
+local most, interval, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local next_free = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), now)
 local reserved = tonumber(redis.call('HGET', KEYS[3], id) or '-1')
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local is_turn = reserved >= 0 and reserved <= now or reserved < 0 and next_free <= now
-if is_turn and redis.call('ZCARD', KEYS[1]) < most then
+if is_turn and (most == 0 or redis.call('ZCARD', KEYS[1]) < most) then
   redis.call('HDEL', KEYS[3], id)
-  redis.call('ZADD', KEYS[1], now + longest, id)
+  redis.call('ZADD', KEYS[1], now + longest, place)
   redis.call('PEXPIRE', KEYS[1], longest)
   if reserved < 0 then redis.call('SET', KEYS[2], now + interval, 'PX', interval + 60000) end
   return 0
@@ -53,6 +56,15 @@ return reserved - now
 """
 
 
+class Turn(NamedTuple):
+    """Whether a host may be asked: after `wait_s` seconds it may be tried again, 0 is now; then `place` is held."""
+
+    wait_s: float = 0.0
+    host: str | None = None
+    place: str = ""
+    """Of this delivery of the job alone: a double that ends must not give away the other's."""
+
+
 class Hosts:
     """The hosts' turns, kept in Redis for all workers. Safe to use from threads, and after a fork."""
 
@@ -60,37 +72,36 @@ class Hosts:
         self._settings = settings
         self._longest_ms = int((settings.fetch_total_s + _GRACE_S) * 1000)
         self._redis: redis.Redis | None = None
-        if settings.redis_url and settings.host_fetches:
-            self._redis = connect(
-                settings.redis_url,
-                connect_timeout_s=settings.redis_connect_timeout_s,
-                timeout_s=settings.redis_timeout_s,
-            )
-            self._enter = self._redis.register_script(_ENTER)
 
-    def enter(self, url: str, bookmark_id: int) -> float:
-        """0 if the bookmark's host may be asked now (then `leave` must follow), else after how many seconds to ask again."""
+    def enter(self, url: str, bookmark_id: int) -> Turn:
+        """Whether the bookmark's host may be asked now; then `leave` must follow."""
         host = _limited_host(url, self._settings)
-        if host is None or self._redis is None:
-            return 0.0
+        if host is None:
+            return Turn()
         s = self._settings
-        arguments = [bookmark_id, s.host_fetches, int(s.host_interval_s * 1000), self._longest_ms]
+        place = uuid.uuid4().hex
+        interval_ms = int(s.host_interval_s * 1000)
         try:
-            return int(self._enter(keys=_keys(host), args=arguments)) / 1000
+            self._redis = self._redis or quick_client(s)
+            if self._redis is None:
+                return Turn()
+            wait_ms = self._redis.eval(
+                _ENTER, 3, *_keys(host), bookmark_id, place, s.host_fetches, interval_ms, self._longest_ms
+            )
         except redis.RedisError as error:
             # The job is here, and the queue it came from is not: better to do it than to lose the time.
             logger.warning("host %s is asked without waiting for its turn: %s", host, one_line(error))
-            return 0.0
+            return Turn()
+        return Turn(int(wait_ms) / 1000, host, place)
 
-    def leave(self, url: str, bookmark_id: int) -> None:
+    def leave(self, turn: Turn) -> None:
         """The fetch is over: the next may begin. If Redis cannot be told, the place is free after the longest fetch."""
-        host = _limited_host(url, self._settings)
-        if host is None or self._redis is None:
+        if turn.host is None or self._redis is None:
             return
         try:
-            self._redis.zrem(_keys(host)[0], str(bookmark_id))
+            self._redis.zrem(_keys(turn.host)[0], turn.place)
         except redis.RedisError as error:
-            logger.warning("host %s is not told that its fetch is over: %s", host, one_line(error))
+            logger.warning("host %s is not told that its fetch is over: %s", turn.host, one_line(error))
 
 
 class LocalHosts:
@@ -127,7 +138,8 @@ class LocalHosts:
 
     def _wait_s(self, host: str) -> float | None:
         """How long to wait before looking again; None: it is this one's turn."""
-        if self._running.get(host, 0) >= self._settings.host_fetches:
+        most = self._settings.host_fetches
+        if most and self._running.get(host, 0) >= most:
             return self._settings.fetch_total_s
         left_s = self._next_free_s.get(host, 0.0) - time.monotonic()
         return left_s if left_s > 0 else None
@@ -135,9 +147,12 @@ class LocalHosts:
 
 def _limited_host(url: str, settings: Settings) -> str | None:
     """The host whose turns count for this address; None where there is no limit."""
-    if not settings.host_fetches:
+    if not settings.host_fetches and not settings.host_interval_s:
         return None
-    parsed = ada_url.URL(url)
+    try:
+        parsed = ada_url.URL(url)
+    except ValueError:
+        return None  # it cannot be fetched either, which says why
     if parsed.host in settings.host_unlimited or parsed.hostname in settings.host_unlimited:
         return None
     return str(parsed.hostname)

@@ -63,12 +63,13 @@ def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> d
     a worker with a scheduler obeys, if it is to be tried again or its host has been asked enough for now.
     """
     pipeline = current_pipeline()
-    if wait_s := pipeline.hosts.enter(url, bookmark_id):
-        return Retry(max=_ANY_NUMBER, interval=math.ceil(wait_s))
+    turn = pipeline.hosts.enter(url, bookmark_id)
+    if turn.wait_s:
+        return Retry(max=_ANY_NUMBER, interval=math.ceil(turn.wait_s))
     try:
         outcome = pipeline.process([bookmark_id])[bookmark_id]
     finally:
-        pipeline.hosts.leave(url, bookmark_id)
+        pipeline.hosts.leave(turn)
     if isinstance(outcome, ProcessingError):
         raise outcome
     if isinstance(outcome, TryAgain):
