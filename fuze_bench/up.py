@@ -146,8 +146,7 @@ def run(system: System, workers: int) -> None:
     console.print(f"API and page  {system.api_url}/")
     url, data_dir = system.settings.redis_url or "", system.settings.data_dir
     if url == running_private_url(data_dir):
-        tcp = running_private_url(data_dir, tcp=True)
-        console.print(f"Redis         {tcp}  (rq info --url {tcp})", soft_wrap=True)
+        console.print(f"Redis         {url}  (rq info --url {url})", soft_wrap=True)
     else:
         console.print(f"Redis         {masked_url(url)}", soft_wrap=True)
     sign_in = " -H 'Authorization: Bearer …'" if system.settings.api_tokens else ""

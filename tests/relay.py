@@ -7,22 +7,23 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 
 class Relay:
-    """Passes bytes between clients and 127.0.0.1:`port`. Context manager: leaving it closes every connection.
+    """Passes bytes between clients and a server on 127.0.0.1 (its port) or a unix socket (its path). Context manager: leaving it closes every connection.
 
     `loses(reply)` says whether bytes that come back are lost, and the connection with them.
     """
 
     def __init__(
         self,
-        port: int,
+        target: int | Path,
         *,
         tls: ssl.SSLContext | None = None,
         loses: Callable[[bytes, bytes], bool] = lambda _sent, _reply: False,
     ) -> None:
-        self._target = port
+        self._target = target
         self._tls = tls
         self._loses = loses
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -48,7 +49,7 @@ class Relay:
             inner = self._tls.wrap_socket(client, server_side=True) if self._tls else client
             stack.enter_context(inner)
             self._open.append(inner)
-            server = stack.enter_context(socket.create_connection(("127.0.0.1", self._target)))
+            server = stack.enter_context(self._connect())
             self._open.append(server)
             sent: list[bytes] = [b""]
             back = threading.Thread(target=self._pass_back, args=(server, inner, sent), name="relay-back")
@@ -61,6 +62,13 @@ class Relay:
                 _shut(server)
                 back.join()
         client.close()
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(self._target))
+        return server
 
     def _pass_back(self, server: socket.socket, client: socket.socket, sent: list[bytes]) -> None:
         with contextlib.suppress(OSError):

@@ -236,7 +236,7 @@ def test_a_reply_that_is_lost_is_no_second_job(
         lost.append(sent)
         return True
 
-    with Relay(private_redis.port, loses=loses) as relay:
+    with Relay(private_redis.socket_path, loses=loses) as relay:
         through = replace(hasty, redis_url=f"redis://127.0.0.1:{relay.port}/0")
         with running_api(through) as base_url, start_worker(hasty), Store(hasty) as store:
             answers = [Client(base_url).save(f"{origin.url}/page/{n}") for n in range(3)]

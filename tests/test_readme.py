@@ -186,7 +186,7 @@ def test_with_ones_own_redis_and_postgresql(
     data_dir: Path, tmp_path: Path, private_redis: PrivateRedis, postgresql_database: str, origin: Origin
 ) -> None:
     command = the("REDIS_URL=")
-    command = command.replace("redis://127.0.0.1:6379/0", private_redis.tcp_url)
+    command = command.replace("redis://127.0.0.1:6379/0", private_redis.url)
     command = re.sub(r"DATABASE_URL=\S+", f"DATABASE_URL={shlex.quote(postgresql_database)}", command)
     command = command.replace(".venv/bin/", f"{BIN}/") + " --port 0 --origin-port 0"
     environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir / "up"), "FUZE_EMBEDDING_MODEL": "off"}
@@ -209,14 +209,14 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         "FUZE_DATA_DIR": str(data_dir),
         "FUZE_EMBEDDING_MODEL": "off",
         "FUZE_FETCH_ALLOW": "127.0.0.1",
-        "REDIS_URL": private_redis.tcp_url,
+        "REDIS_URL": private_redis.url,
     }
     port = free_port()
     run = Running(port, environment)
     starts = {
         "api": the(".venv/bin/fuze-bench api").replace("8000", str(port)),
         "worker": the(".venv/bin/fuze-bench worker"),
-        "rq": the(".venv/bin/rq worker").replace("redis://127.0.0.1:6379/0", private_redis.tcp_url),
+        "rq": the(".venv/bin/rq worker").replace("redis://127.0.0.1:6379/0", private_redis.url),
     }
     children = []
     try:
@@ -246,7 +246,7 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
 
 
 def test_who_may_use_it(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:
-    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "REDIS_URL": private_redis.tcp_url}
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "REDIS_URL": private_redis.url}
     port = free_port()
     run = Running(port, environment)
     assert run.run(the(".venv/bin/python -c"), tmp_path).returncode == 0
@@ -265,7 +265,7 @@ def test_who_may_use_it(data_dir: Path, tmp_path: Path, private_redis: PrivateRe
 
 def test_the_code_runs(data_dir: Path, tmp_path: Path, private_redis: PrivateRedis) -> None:
     [code] = blocks("python")
-    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "REDIS_URL": private_redis.tcp_url}
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "REDIS_URL": private_redis.url}
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,

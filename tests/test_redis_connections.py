@@ -287,9 +287,10 @@ def test_a_certificate_that_nobody_vouches_for(
 
 
 def test_tls_to_a_redis_that_speaks_none(private_redis: PrivateRedis, settings: Settings) -> None:
-    wrong = replace(settings, redis_url=private_redis.tcp_url.replace("redis://", "rediss://"))
-    with pytest.raises(QueueUnavailableError, match="Redis cannot be used"):
-        run_workers(wrong)
+    with Relay(private_redis.socket_path) as relay:
+        wrong = replace(settings, redis_url=f"rediss://127.0.0.1:{relay.port}/0")
+        with pytest.raises(QueueUnavailableError, match="Redis cannot be used"):
+            run_workers(wrong)
 
 
 def assert_falls_back(settings: Settings, origin: Origin, why: str) -> None:
@@ -346,7 +347,10 @@ def test_a_replica_is_refused(
 ) -> None:
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
-    with redis_server(tmp_path / "server", url, f"port {port}", f"replicaof 127.0.0.1 {private_redis.port}"):
+    with (
+        Relay(private_redis.socket_path) as primary,
+        redis_server(tmp_path / "server", url, f"port {port}", f"replicaof 127.0.0.1 {primary.port}"),
+    ):
         replica = replace(settings, redis_url=url)
         with connect(url) as client, BookmarkService(replica) as service:
             assert client.ping()
@@ -390,7 +394,7 @@ def test_what_people_see_of_a_url() -> None:
 
 def test_a_wrong_password_is_one_line_without_it(private_redis: PrivateRedis, settings: Settings) -> None:
     connect(settings.redis_url or "").config_set("requirepass", "right")
-    with connect(f"redis://:wrong-one@127.0.0.1:{private_redis.port}") as client:
+    with connect(private_redis.url.replace("unix://", "unix://:wrong-one@")) as client:
         with pytest.raises(redis.RedisError) as caught:
             check_usable(client)
         assert "wrong-one" not in why_away(caught.value)

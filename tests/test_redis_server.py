@@ -30,7 +30,17 @@ def test_data_is_there_after_a_restart(data_dir: Path) -> None:
         connect(server.url).set("k", "v")
         server.stop()
         server.start()
-        assert connect(server.tcp_url).get("k") == b"v"
+        assert connect(server.url).get("k") == b"v"
+
+
+def test_nobody_else_on_the_machine_gets_at_it(data_dir: Path) -> None:
+    """Who can write to a queue has workers run code of theirs."""
+    data_dir.mkdir(mode=0o755)
+    (data_dir / "redis").mkdir(mode=0o755)
+    with redis_for(Settings(data_dir=data_dir)) as settings, connect(settings.redis_url or "") as client:
+        assert psutil.Process(client.info()["process_id"]).net_connections("inet") == []
+        folder = Path(client.config_get("unixsocket")["unixsocket"]).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_second_process_finds_the_running_one(data_dir: Path) -> None:
@@ -68,8 +78,8 @@ def test_a_broken_note_is_none(data_dir: Path, text: str) -> None:
 
 
 def test_an_own_redis_is_used_as_it_is(data_dir: Path, private_redis: PrivateRedis) -> None:
-    with redis_for(Settings(data_dir=data_dir / "other", redis_url=private_redis.tcp_url)) as settings:
-        assert settings.redis_url == private_redis.tcp_url
+    with redis_for(Settings(data_dir=data_dir / "other", redis_url=private_redis.url)) as settings:
+        assert settings.redis_url == private_redis.url
     assert not (data_dir / "other").exists()
 
 
@@ -103,7 +113,7 @@ def test_a_blank_in_the_folder_does_not_break_a_stock_worker(tmp_path: Path) -> 
 
 
 def test_decode_responses_in_the_url_does_not_break_job_data(private_redis: PrivateRedis) -> None:
-    client = connect(private_redis.tcp_url + "?decode_responses=True")
+    client = connect(private_redis.url + "?decode_responses=True")
     client.set("k", b"\xff\x00")
     assert client.get("k") == b"\xff\x00"
 

@@ -213,7 +213,7 @@ def test_the_password_is_in_no_command_line(
     settings: Settings, origin: Origin, private_redis: PrivateRedis, start_worker: StartWorker
 ) -> None:
     connect(settings.redis_url or "").config_set("requirepass", "very-secret")
-    secret = replace(settings, redis_url=private_redis.tcp_url.replace("redis://", "redis://:very-secret@"))
+    secret = replace(settings, redis_url=private_redis.url.replace("unix://", "unix://:very-secret@"))
     with BookmarkService(secret) as saving, start_worker(secret, "--kind", "spawn") as worker:
         [bookmark_id] = save(saving, f"{origin.url}/slow/1500/1")
         wait_until(lambda: origin.hits("/slow/1500/1"), what="the job to begin")

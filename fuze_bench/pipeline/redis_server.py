@@ -21,7 +21,7 @@ import redis.exceptions
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError, one_line
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.processes import Child, free_port
+from fuze_bench.processes import Child
 
 OLDEST_VERSION = (6, 2)
 #: Unix sockets have short names (108 bytes on Linux, 104 on macOS, the closing NUL included).
@@ -135,13 +135,15 @@ def _version(binary: str) -> tuple[int, int]:
 
 
 class PrivateRedis:
-    """A real redis-server of our own on loopback and a unix socket, append-only file in `folder`.
+    """A real redis-server of our own, append-only file in `folder`, reached at `url`. Context manager: leaving it
+    stops the server.
 
-    `url` reaches it through the socket, `tcp_url` through loopback. Context manager: leaving it stops the server.
+    It listens on a unix socket in a folder that is this user's only: whoever can write to a queue has workers run code
+    of theirs, and a port on loopback is open to everybody on the machine.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_private(folder)
         self.folder = folder
         self._socket_folder: Path | None = None
         self.socket_path = (folder / "redis.sock").absolute()
@@ -151,14 +153,9 @@ class PrivateRedis:
         ):
             self._socket_folder = Path(tempfile.mkdtemp(prefix="fuze-", dir=_short_temporary_folder()))
             self.socket_path = self._socket_folder / "redis.sock"
-        self.url = f"unix://{quote(str(self.socket_path))}?db=0"
+        self.url = f"unix://{quote(str(self.socket_path))}"
         self._child: Child | None = None
-        self.port = 0
         self.start()
-
-    @property
-    def tcp_url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -167,24 +164,9 @@ class PrivateRedis:
 
     def start(self) -> None:
         """Start (again); what the append-only file holds is there. Raises ServiceError if it does not come up."""
-        binary = find_binary()
-        # The port may be taken between the look and the start: then the server ends at once and we take another.
-        for attempt in range(5):
-            self.port = self.port or free_port()
-            try:
-                self._start_once(binary)
-                return
-            except ServiceError:
-                self.stop()
-                if attempt == 4:
-                    raise
-                self.port = 0
-
-    def _start_once(self, binary: str) -> None:
         self.socket_path.unlink(missing_ok=True)
         options = {
-            "port": str(self.port),
-            "bind": "127.0.0.1",
+            "port": "0",
             "unixsocket": str(self.socket_path),
             "unixsocketperm": "700",
             "dir": str(self.folder.absolute()),
@@ -195,8 +177,12 @@ class PrivateRedis:
             "loglevel": "warning",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._child = Child("redis-server", [binary, *arguments], self.folder / "redis.log")
-        self._child.wait_ready(self._answers, timeout_s=20)
+        self._child = Child("redis-server", [find_binary(), *arguments], self.folder / "redis.log")
+        try:
+            self._child.wait_ready(self._answers, timeout_s=20)
+        except ServiceError:
+            self.stop()
+            raise
 
     def _answers(self) -> bool:
         try:
@@ -226,6 +212,11 @@ class PrivateRedis:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
 
+def _make_private(folder: Path) -> None:
+    """One that is there already keeps its mode: it may be somebody else's, and the socket has a mode of its own."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def _short_temporary_folder() -> str | None:
     """The usual place for temporary files unless that is itself too deep for a socket."""
     usual = tempfile.gettempdir()
@@ -247,9 +238,7 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
             if found is None:
                 server = stack.enter_context(PrivateRedis(settings.data_dir / "redis"))
                 note = _note_path(settings.data_dir)
-                _write_whole(
-                    note, json.dumps({"url": server.url, "tcp_url": server.tcp_url, "pid": server.pid})
-                )
+                _write_whole(note, json.dumps({"url": server.url, "pid": server.pid}))
                 stack.callback(note.unlink, missing_ok=True)
                 found = server.url
         yield replace(settings, redis_url=found)
@@ -257,7 +246,7 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_private(folder)
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -270,10 +259,10 @@ def _write_whole(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def running_private_url(data_dir: Path, *, tcp: bool = False) -> str | None:
-    """URL (through its socket, or over TCP) of the private server that runs for this data folder; None: there is none."""
+def running_private_url(data_dir: Path) -> str | None:
+    """URL of the private server that runs for this data folder; None: there is none."""
     try:
-        url = str(json.loads(_note_path(data_dir).read_text())["tcp_url" if tcp else "url"])
+        url = str(json.loads(_note_path(data_dir).read_text())["url"])
         with connect(url, connect_timeout_s=1, timeout_s=2) as client:
             client.ping()
     except (FileNotFoundError, ValueError, KeyError, TypeError, SettingsError, redis.RedisError):
