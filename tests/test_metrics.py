@@ -142,6 +142,16 @@ def test_every_way_to_save_is_counted(settings: Settings) -> None:
         assert counted()[("failed",)] == 5
 
 
+def test_a_worker_that_was_killed_is_not_alive(settings: Settings, start_worker: StartWorker) -> None:
+    """Redis knows it for another minute; `doctor`, the warning of a save, and this do not count it."""
+    with running_api(settings) as base_url, start_worker(settings) as worker:
+        client = Client(base_url)
+        assert set(scrape(client)["fuze_workers"].values()) == {1}
+        worker.signal(signal.SIGKILL)
+        worker.wait(10)
+        wait_until(lambda: set(scrape(client)["fuze_workers"].values()) == {0}, 10, "it to be missed")
+
+
 def test_a_scraper_that_prefers_openmetrics_gets_it(settings: Settings) -> None:
     with running_api(settings) as base_url:
         answer = Client(base_url).send(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
@@ -13,6 +14,7 @@ from rq.command import send_shutdown_command
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
+from fuze_bench.pipeline.settings import QUEUES
 from fuze_bench.processes import is_running
 
 _PAUSED = "fuze:paused"
@@ -42,6 +44,12 @@ def living_workers(client: redis.Redis) -> list[Any]:
     """The RQ workers that Redis knows, without those of this host that were killed: it knows them for a while yet."""
     known = Worker.all(connection=client, serializer=JSONSerializer)
     return [worker for worker in known if worker.hostname != socket.gethostname() or _is_alive(worker)]
+
+
+def workers_by_queue(workers: Iterable[Any]) -> dict[str, int]:
+    """How many of the workers listen to each of the pipeline's queues."""
+    counts = Counter(name for worker in workers for name in worker.queue_names())
+    return {name: counts[name] for name in QUEUES}
 
 
 def drain(client: redis.Redis, on_progress: Callable[[int, int], None]) -> int:

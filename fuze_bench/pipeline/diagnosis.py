@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench.errors import EmbeddingUnavailableError, FuzeError, one_line
 from fuze_bench.pipeline import embed
 from fuze_bench.pipeline.bookmarks import job_id, parse_job_id
-from fuze_bench.pipeline.control import drained_at, living_workers, paused_queues
+from fuze_bench.pipeline.control import drained_at, living_workers, paused_queues, workers_by_queue
 from fuze_bench.pipeline.redis_server import OLDEST_VERSION, check_usable, connect, why_away
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
@@ -94,7 +94,7 @@ def _redis_fails(error: Exception) -> Finding:
 
 def _workers(client: redis.Redis) -> list[Finding]:
     workers = living_workers(client)
-    listeners = {name: sum(name in worker.queue_names() for worker in workers) for name in QUEUES}
+    listeners = workers_by_queue(workers)
     without = [name for name, number in listeners.items() if not number]
     drained_s = drained_at(client)
     detail = f"{len(workers)} alive; " + ", ".join(f"{name} {number}" for name, number in listeners.items())

@@ -13,11 +13,14 @@ import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from rq import Queue
+from rq.serializers import JSONSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fuze_bench.errors import FuzeError, QueueUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import Mode, Reason
+from fuze_bench.pipeline.control import living_workers, workers_by_queue
 from fuze_bench.pipeline.measurements import KEY, SAVE_TO_STORED_BUCKETS_S, STAGE_BUCKETS_S
 from fuze_bench.pipeline.redis_server import quick_client
 from fuze_bench.pipeline.retries import RETRIED
@@ -152,32 +155,19 @@ class _RedisReader:
     def _read(self, client: redis.Redis) -> _InRedis:
         with client.pipeline(transaction=False) as pipe:
             pipe.hgetall(KEY)
-            for queue in QUEUES:
-                pipe.llen(f"rq:queue:{queue}")
-                pipe.zcard(f"rq:scheduled:{queue}")
-                pipe.zcount(f"rq:wip:{queue}", time.time(), "+inf")
-                pipe.smembers(f"rq:workers:{queue}")
+            for name in QUEUES:
+                queue = Queue(name, connection=client, serializer=JSONSerializer)
+                pipe.llen(queue.key)
+                pipe.zcard(queue.scheduled_job_registry.key)
+                pipe.zcount(queue.started_job_registry.key, time.time(), "+inf")
             fields, *numbers = pipe.execute()
         counts = {name.decode(): int(number) for name, number in fields.items()}
-        jobs: dict[tuple[str, ...], int] = {}
-        known: dict[str, set[bytes]] = {}
-        for index, queue in enumerate(QUEUES):
-            waiting, scheduled, started, known[queue] = numbers[index * 4 : index * 4 + 4]
-            jobs |= {
-                (queue, "waiting"): waiting,
-                (queue, "scheduled"): scheduled,
-                (queue, "started"): started,
-            }
-        return _InRedis(counts, jobs, self._alive(client, known))
-
-    def _alive(self, client: redis.Redis, known: Mapping[str, set[bytes]]) -> dict[str, int]:
-        """How many of each queue's workers are there: the key of one that was killed runs out."""
-        keys = sorted(set().union(*known.values()))
-        with client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.exists(key)
-            alive = {key for key, exists in zip(keys, pipe.execute(), strict=True) if exists}
-        return {queue: len(workers & alive) for queue, workers in known.items()}
+        keys: list[tuple[str, ...]] = [
+            (name, state) for name in QUEUES for state in ("waiting", "scheduled", "started")
+        ]
+        return _InRedis(
+            counts, dict(zip(keys, numbers, strict=True)), workers_by_queue(living_workers(client))
+        )
 
 
 def _read_database(store: Store) -> _InDatabase:
