@@ -37,10 +37,12 @@ _CHATTER = frozenset(
         ("rq.scheduler", "Acquired scheduler lock for %s"),
     }
 )
+#: What closes an address at its end: a sentence, a bracket, quotes.
+_CLOSING = r"['\"<>)\]},;:.]{0,3}(?:\s|$)"
 _SECRETS = (
     (re.compile(r"://[^\s/?#'\"<>]*@"), "://***@"),
-    # A page's address may hold a token in its query.
-    (re.compile(r"\?[\w.~%\[\]+-]+=[^\s'\"<>)]*"), "?***"),
+    # A page's address may hold a token in its query, whatever that looks like.
+    (re.compile(rf"\?(?!{_CLOSING})\S+?(?={_CLOSING})"), "?***"),
     (
         re.compile(r"(?i)((?:password|passwd|secret|token|api_?key)['\"]?\s?[=:]\s?)['\"]?[^\s'\"&,;)]+"),
         r"\1***",
@@ -94,7 +96,7 @@ def during(fields: Mapping[str, Any]) -> Iterator[None]:
 
 def without_secrets(text: str) -> str:
     """`text` without credentials in URLs, without query strings, without `password=…` and the like."""
-    if "=" in text or ":" in text:  # most lines have neither, and this is done for each
+    if "=" in text or ":" in text or "?" in text:  # most lines have none, and this is done for each
         for pattern, replacement in _SECRETS:
             text = pattern.sub(replacement, text)
     return text
