@@ -196,12 +196,14 @@ def test_over_http(settings: Settings, origin: Origin, start_worker: StartWorker
         path = f"/api/bookmarks/{saved_id}"
         waiting = client.send("POST", f"{path}/reprocess")
         assert (waiting.status, waiting.json["message"]) == (202, "Bookmark is being processed already")
+        assert "no worker listens to the queue 'default'" in waiting.json["warning"]
         with start_worker(settings):
             wait_until(lambda: client.get(path).json["status"] == "failed", what="it to fail")
             origin.put("/put/a", page(10))
             again = client.send("POST", f"{path}/reprocess")
             assert (again.status, again.json["job"]["id"]) == (202, f"bookmark-{saved_id}-2")
             assert (again.json["job"]["queue"], again.json["job"]["mode"]) == ("low", "rq")
+            assert "warning" not in again.json
             wait_until(lambda: client.get(path).json["status"] == "processed", what="it to be done")
         assert client.send("DELETE", path).status == 204
         for method, where in (("DELETE", path), ("GET", path), ("POST", f"{path}/reprocess")):
@@ -238,7 +240,13 @@ def test_retry_from_the_command_line(service: BookmarkService, settings: Setting
     )
     assert run(settings, "retry", "--failed", "--since", "2100-01-01", "--dry-run")[1].startswith("0 ")
     code, output = run(settings, "retry", "--failed", "--reason", "not_found", "--since", "1h")
-    assert (code, output) == (0, "2 of 2 failed bookmarks are on their way again, on the low queue\n")
+    assert (code, output.splitlines()) == (
+        0,
+        [
+            "2 of 2 failed bookmarks are on their way again, on the low queue",
+            "warning    no worker listens to the queue 'low': start one with `fuze-bench worker`",
+        ],
+    )
     assert queued(settings)["low"] == [f"bookmark-{n}-2" for n in (1, 3)]
 
 

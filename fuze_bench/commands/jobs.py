@@ -133,6 +133,9 @@ def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> No
                 again += len(service.reprocess(group))
                 progress.advance(task, len(group))
         click.echo(f"{again} of {len(found)} failed bookmarks are on their way again, on the low queue")
+        warning = service.queue.warning("low") if again else None
+        if warning:
+            click.echo(f"warning    {warning}", err=True)
 
 
 @click.command()

@@ -11,7 +11,7 @@ import msgspec
 
 from fuze_bench.errors import InputError, StoreError
 from fuze_bench.pipeline import events
-from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Saved, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.job_states import JobHandle
 from fuze_bench.pipeline.measurements import Measurements
@@ -91,7 +91,7 @@ class BookmarkService:
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
         results = [
-            self._result(each, by_job.get(each.bookmark.job_id) or self.present_job(each.bookmark))
+            self._result(each.bookmark, by_job.get(each.bookmark.job_id), was_duplicate=each.was_duplicate)
             for each in saved
         ]
         duplicates = sum(result.was_duplicate for result in results)
@@ -106,11 +106,16 @@ class BookmarkService:
         with self._counting:
             self.save_results[result] += number
 
-    def _result(self, saved: Saved, job: JobHandle) -> SaveResult:
-        waits = job.mode is Mode.RQ and saved.bookmark.status is Status.PENDING
+    def present(self, bookmark: Bookmark) -> SaveResult:
+        """What saving the bookmark again would answer: the job of its present generation, whoever has it in hand."""
+        return self._result(bookmark, None, was_duplicate=True)
+
+    def _result(self, bookmark: Bookmark, job: JobHandle | None, *, was_duplicate: bool) -> SaveResult:
+        job = job or JobHandle(bookmark.job_id, bookmark.queue, self.queue.mode_of(bookmark))
+        waits = job.mode is Mode.RQ and bookmark.status is Status.PENDING
         return SaveResult(
-            bookmark=saved.bookmark,
-            was_duplicate=saved.was_duplicate,
+            bookmark=bookmark,
+            was_duplicate=was_duplicate,
             job=job,
             warning=self.queue.warning(job.queue) if waits else None,
         )
@@ -137,10 +142,6 @@ class BookmarkService:
             self.queue.forget([deleted])
             events.told([deleted], "deleted")
         return deleted is not None
-
-    def present_job(self, bookmark: Bookmark) -> JobHandle:
-        """The job of the bookmark's present generation, whoever has it in hand."""
-        return JobHandle(bookmark.job_id, bookmark.queue, self.queue.mode_of(bookmark))
 
     def close(self) -> None:
         self.fallback.close()

@@ -37,7 +37,9 @@ async def quick_save(request: Request) -> Response:
     """Save a page: committed and on its way when the answer goes out."""
     with counting_refusals(request):
         result = await _saved(request)
-    return json_answer(_quick_saved(result), 200 if result.was_duplicate else 201)
+    if result.was_duplicate:
+        return json_answer(_quick_saved("Bookmark already saved", result))
+    return json_answer(_quick_saved("Bookmark saved", result), 201)
 
 
 async def _saved(request: Request) -> SaveResult:
@@ -56,9 +58,9 @@ async def _saved(request: Request) -> SaveResult:
     return await saver.save(new)
 
 
-def _quick_saved(result: SaveResult) -> messages.QuickSaved:
+def _quick_saved(message: str, result: SaveResult) -> messages.QuickSaved:
     return messages.QuickSaved(
-        message="Bookmark already saved" if result.was_duplicate else "Bookmark saved",
+        message=message,
         bookmark=result.bookmark,
         processing="background",
         was_duplicate=result.was_duplicate,
@@ -121,15 +123,8 @@ async def reprocess(request: Request) -> Response:
     service, found = service_of(request), await _found_bookmark(request)
     again = await asyncio.to_thread(service.reprocess, [found.id])
     present = again[0] if again else await _found_bookmark(request)
-    job = await asyncio.to_thread(service.present_job, present)
-    answer = messages.QuickSaved(
-        message="Bookmark will be processed again" if again else "Bookmark is being processed already",
-        bookmark=present,
-        processing="background",
-        was_duplicate=True,
-        job=messages.JobRef(job.id, job.queue, job.mode),
-    )
-    return json_answer(answer, 202)
+    message = "Bookmark will be processed again" if again else "Bookmark is being processed already"
+    return json_answer(_quick_saved(message, await asyncio.to_thread(service.present, present)), 202)
 
 
 async def job(request: Request) -> Response:
