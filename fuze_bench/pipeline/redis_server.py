@@ -143,7 +143,8 @@ class PrivateRedis:
     """
 
     def __init__(self, folder: Path) -> None:
-        _make_private(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
         self.folder = folder
         self._socket_folder: Path | None = None
         self.socket_path = (folder / "redis.sock").absolute()
@@ -212,11 +213,6 @@ class PrivateRedis:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
 
-def _make_private(folder: Path) -> None:
-    """One that is there already keeps its mode: it may be somebody else's, and the socket has a mode of its own."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
 def _short_temporary_folder() -> str | None:
     """The usual place for temporary files unless that is itself too deep for a socket."""
     usual = tempfile.gettempdir()
@@ -246,7 +242,7 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    _make_private(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
