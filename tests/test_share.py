@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
@@ -124,7 +125,6 @@ def test_the_first_address_that_can_be_saved_is(api: Client, fields: dict[str, s
         ({"url": "example.org"}, "'example.org' is not a URL"),
         ({"text": "https://a:b@example.org/"}, "user name or password"),
         ({"url": "https://example.org/", "title": "a\0b"}, "title contains a NUL"),
-        ({"url": "https://example.org/", "title": "x" * 1_001}, "title has 1,001 characters"),
         ({"url": "https://example.org/" + "x" * 8_000}, "the limit is 8,000"),
     ],
 )
@@ -206,7 +206,46 @@ def test_every_character_of_a_title_is_kept_and_isolated(api: Client) -> None:
     assert stored(api) == [("https://example.org/a07", title)]
 
 
+def test_a_title_that_is_too_long_is_shortened(api: Client) -> None:
+    assert says(share(api, url="https://example.org/", title="x" * 1_001), 201)
+    assert stored(api) == [("https://example.org/", "x" * 999 + "…")]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status", "reason"),
+    [
+        ("GET", {"Host": "<b>.example"}, 400, "names no host"),
+        ("GET", {"Host": "evil.example"}, 421, "does not answer as 'evil.example'"),
+        ("POST", {"Host": "evil.example"}, 421, "does not answer as 'evil.example'"),
+        ("PUT", {}, 405, "PUT is not possible here"),
+    ],
+)
+def test_what_is_refused_before_it_is_looked_at_is_a_page_too(
+    unused_api: Client, method: str, headers: dict[str, str], status: int, reason: str
+) -> None:
+    answer = unused_api.send(method, "/share", b"url=https://example.org/", headers)
+    assert says(answer, status, "Not saved", reason)
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+
+
+def test_too_many_shares_and_tokens_that_cannot_be_read_are_said_on_a_page(
+    settings: Settings, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("five-0123456789abcdef 5\n")
+    tokens.chmod(0o600)
+    with running_api(replace(settings, api_tokens=tokens, rate_limit_per_min=10)) as base_url:
+        api, user = Client(base_url), {"Authorization": "Bearer five-0123456789abcdef"}
+        assert says(post(api, "url=https://example.org/1", **user), 201)
+        refused = post(api, "url=https://example.org/2", **user)
+        assert says(refused, 429, "Not saved", "too many requests: try again in")
+        assert 1 <= int(refused.headers["retry-after"]) <= 6
+        tokens.write_text("broken\n")
+        assert says(post(api, "url=https://example.org/2", **user), 503, "Not saved", "its log says why")
+
+
 def test_a_database_that_is_away_is_said_on_a_page(api: Client, settings: Settings) -> None:
     with closing(sqlite3.connect(settings.data_dir / "bookmarks.sqlite")) as connection:
         connection.execute("ALTER TABLE fuze_bookmarks RENAME TO gone")
-    assert says(share(api, url="https://example.org/1"), 503, "Not saved", "The database cannot be used")
+    assert says(share(api, url="https://example.org/1"), 503, "Not saved", "the database cannot be used")

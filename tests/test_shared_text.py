@@ -94,9 +94,9 @@ def test_a_long_text_takes_no_time() -> None:
         ("", "https://example.org/x\nmore", None),
         ("", "see https://example.org/x", None),
         ("https://example.org/x", "The bridge", "The bridge"),
-        ("Read https://example.org/x", "", "Read https://example.org/x"),
+        ("Read https://e.org/x", "", "Read https://e.org/x"),
         ("", "x" * 30, "x" * 19 + "…"),
-        ("y" * 30, "", "y" * 30),
+        (" " + "y" * 30, "", "y" * 19 + "…"),
     ],
 )
 def test_the_title_is_the_given_one_else_the_first_line(title: str, text: str, expected: str | None) -> None:

@@ -31,13 +31,13 @@ def shared_addresses(url: str, text: str, title: str) -> Iterator[str]:
 
 
 def shared_title(title: str, text: str, max_chars: int) -> str | None:
-    """The title, else the text's first line; None where that is a link: then the page's own is the better one."""
-    if title.strip() and not _is_link(title):
-        return title
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    if not first or _ADDRESS.search(first):
-        return None
-    return first if len(first) <= max_chars else first[: max_chars - 1] + "…"
+    """The title, else the text's first line, shortened to the limit; None where that is a link: then the page's own is the better one."""
+    found = title.strip()
+    if not found or _is_link(found):
+        found = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        if not found or _ADDRESS.search(found):
+            return None
+    return found if len(found) <= max_chars else found[: max_chars - 1] + "…"
 
 
 def _addresses_in(text: str) -> Iterator[str]:

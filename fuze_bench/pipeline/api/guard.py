@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fuze_bench.errors import SettingsError
-from fuze_bench.pipeline.api import sessions
+from fuze_bench.pipeline.api import sessions, share_pages
 from fuze_bench.pipeline.api.hosts import Hosts
 from fuze_bench.pipeline.api.problems import SAFE_HEADERS, problem, unauthorized
 from fuze_bench.pipeline.api.rate_limit import RateLimit
@@ -17,7 +17,7 @@ from fuze_bench.pipeline.api.sessions import Sessions
 from fuze_bench.pipeline.api.tokens import Tokens
 
 #: Paths that other sites may lead to, with a form, too: what is there asks before it changes anything.
-ASKS_ITSELF = frozenset({"/share"})
+ASKS_ITSELF = frozenset({share_pages.PATH})
 #: Paths that tell by themselves who may use them.
 _OPEN = ASKS_ITSELF | {sessions.PATH}
 
@@ -70,24 +70,28 @@ class Guard:
             if name in _LOOKED_AT:
                 # What is there twice is joined, as HTTP has it, and is then nothing that passes.
                 headers[name] = headers[name] + b"," + value if name in headers else value
-        refusal = self._wrong_host(headers.get(b"host"))
+        refusal = self._wrong_host(scope, headers.get(b"host"))
         if refusal is None and _is_checked(scope):
-            refusal = _from_elsewhere(headers)
+            refusal = _from_elsewhere(scope, headers)
         if refusal is None and self._tokens is not None:
             refusal = self._unknown_user(scope, headers)
         elif refusal is None:
             scope[USER_KEY] = ONLY_USER
         return refusal
 
-    def _wrong_host(self, host: bytes | None) -> Response | None:
+    def _wrong_host(self, scope: Scope, host: bytes | None) -> Response | None:
         served = None if host is None else self._hosts.serves(host)
         if served:
             return None
         if host is None or served is None:
-            return problem(400, "the Host header is missing, is there twice, or names no host: send one host")
+            return problem(
+                scope, 400, "the Host header is missing, is there twice, or names no host: send one host"
+            )
         shown = host.decode("ascii")[:200]
         return problem(
-            421, f"this API does not answer as {shown!r}: if that is its name, add it to FUZE_API_HOSTS"
+            scope,
+            421,
+            f"this API does not answer as {shown!r}: if that is its name, add it to FUZE_API_HOSTS",
         )
 
     def _unknown_user(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
@@ -95,7 +99,7 @@ class Guard:
         try:
             user = self._user_of(scope, headers)
         except SettingsError:  # logged when the file was read
-            return problem(503, "who may use the API cannot be told at the moment: its log says why")
+            return problem(scope, 503, "who may use the API cannot be told at the moment: its log says why")
         if user is None:
             if scope["path"] in _OPEN or not (scope["path"].startswith("/api/") or _changes(scope)):
                 return None
@@ -105,7 +109,9 @@ class Guard:
         if not wait_s:
             return None
         after = str(math.ceil(wait_s))
-        return problem(429, f"too many requests: try again in {after} s", headers={"Retry-After": after})
+        return problem(
+            scope, 429, f"too many requests: try again in {after} s", headers={"Retry-After": after}
+        )
 
     def _user_of(self, scope: Scope, headers: dict[bytes, bytes]) -> int | None:
         """The user of the token, or else of the session. Raises SettingsError if the tokens cannot be read."""
@@ -131,14 +137,14 @@ def _is_checked(scope: Scope) -> bool:
     return _changes(scope) and scope["path"] not in ASKS_ITSELF
 
 
-def _from_elsewhere(headers: dict[bytes, bytes]) -> Response | None:
+def _from_elsewhere(scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
     """The refusal of what a page of another site, or of another port, sends; what is no browser says nothing of it."""
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if site is not None and site not in _OUR_OWN:
-        return problem(403, "a page of another site sent this: use the API's own page")
+        return problem(scope, 403, "a page of another site sent this: use the API's own page")
     if origin is not None and origin.partition(b"://")[2].lower() != headers[b"host"].lower():
         shown = origin.decode("latin-1")[:200]
         return problem(
-            403, f"a page of {shown!r} sent this: use the API's own page, and let a proxy pass on Host"
+            scope, 403, f"a page of {shown!r} sent this: use the API's own page, and let a proxy pass on Host"
         )
     return None

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 describes them (application/problem+json); no traceback reaches a client."""
+"""Errors as RFC 9457 describes them (application/problem+json), or on a page; no traceback reaches a client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from fuze_bench.errors import InputError, StoreError
-from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api import messages, share_pages
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,15 @@ SAFE_HEADERS = {
 
 
 def problem(
-    status: int, detail: str, field: str | None = None, headers: dict[str, str] | None = None
+    scope: Scope,
+    status: int,
+    detail: str,
+    field: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    """The answer that says what is wrong."""
+    """The answer that says what is wrong: a page where people share, else for programs."""
+    if scope["path"] == share_pages.PATH:
+        return share_pages.refused(detail, status, headers)
     body = messages.Problem(title=_TITLES.get(status, "Error"), status=status, detail=detail, field=field)
     return Response(_encode(body), status, headers=headers, media_type="application/problem+json")
 
@@ -47,7 +53,7 @@ def unauthorized(
     if "text/html" in accept:
         query = scope["query_string"].decode("latin-1")
         return sign_in_first(scope["path"] + (f"?{query}" if query else ""))
-    return problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+    return problem(scope, 401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def sign_in_first(back_to: str) -> Response:
@@ -55,38 +61,42 @@ def sign_in_first(back_to: str) -> Response:
     return RedirectResponse(f"/sign-in?next={quote(back_to, safe='')}", 303)
 
 
-def _on_input_error(_request: Request, error: Exception) -> Response:
+def _on_input_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, InputError)
     # The rest of a body that is too large is not read: the connection cannot be used again.
     headers = {"Connection": "close"} if error.status == 413 else None
-    return problem(error.status, str(error), error.field, headers)
+    return problem(request.scope, error.status, str(error), error.field, headers)
 
 
-def _on_store_error(_request: Request, error: Exception) -> Response:
+def _on_store_error(request: Request, error: Exception) -> Response:
     logger.error("%s", error)
-    return problem(503, "the database cannot be used at the moment; nothing was saved: try again later")
+    return problem(
+        request.scope, 503, "the database cannot be used at the moment; nothing was saved: try again later"
+    )
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return problem(404, f"there is nothing at {request.url.path[:200]!r}")
+        return problem(request.scope, 404, f"there is nothing at {request.url.path[:200]!r}")
     if error.status_code == 401:
         return unauthorized(request.scope, error.detail, request.headers.get("accept", ""))
     allowed = (error.headers or {}).get("Allow")
     detail = f"{request.method[:20]} is not possible here: use {allowed}" if allowed else error.detail
-    return problem(error.status_code, detail, headers=dict(error.headers or {}))
+    return problem(request.scope, error.status_code, detail, headers=dict(error.headers or {}))
 
 
-def _on_disconnect(_request: Request, _error: Exception) -> Response:
+def _on_disconnect(request: Request, _error: Exception) -> Response:
     # Nobody is there to read it.
-    return problem(400, "the body ended before it was complete")
+    return problem(request.scope, 400, "the body ended before it was complete")
 
 
-def _on_bug(_request: Request, error: Exception) -> Response:
+def _on_bug(request: Request, error: Exception) -> Response:
     logger.error("unexpected error in a request", exc_info=error)
     # This answer does not pass the guard, which puts them on all others.
-    return problem(500, "something went wrong here; it has been logged", headers=dict(SAFE_HEADERS))
+    return problem(
+        request.scope, 500, "something went wrong here; it has been logged", headers=dict(SAFE_HEADERS)
+    )
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {

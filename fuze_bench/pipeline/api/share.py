@@ -5,8 +5,6 @@ A GET only asks, and so does a form of another site: nothing is saved because so
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import msgspec
@@ -14,64 +12,39 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fuze_bench.errors import InputError, InvalidUrlError, StoreError
+from fuze_bench.errors import InputError, InvalidUrlError
 from fuze_bench.pipeline.api import share_pages
 from fuze_bench.pipeline.api.forms import read_form, read_urlencoded
 from fuze_bench.pipeline.api.group_commit import GroupCommit
-from fuze_bench.pipeline.api.pages import page_headers
 from fuze_bench.pipeline.api.problems import sign_in_first
 from fuze_bench.pipeline.api.requests import counting_refusals, known_user, read_body, service_of
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.shared_text import shared_addresses, shared_title
 
-logger = logging.getLogger(__name__)
-
-# With `no-referrer`, as on the other pages, our own form would come from the origin `null`, like a stranger's.
-_HEADERS = page_headers(form_action="'self'") | {
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 #: Asking needs to know no user; another site's link does not bring the session's cookie.
 _NOBODY = 0
 
 
 def routes() -> list[Route]:
     """`/share`, as the manifest names it."""
-    return [Route("/share", share, methods=["GET", "POST"])]
+    return [Route(share_pages.PATH, share, methods=["GET", "POST"])]
 
 
 async def share(request: Request) -> Response:
-    """Save what is shared, or ask first; the answer is a page for people, also where it is refused."""
-    try:
-        if request.method != "POST":
-            return await _answer(request)
-        with counting_refusals(request):
-            return await _answer(request)
-    except InputError as error:
-        # The rest of a body that is too large is not read: the connection cannot be used again.
-        more = {"Connection": "close"} if error.status == 413 else {}
-        return _page(share_pages.refused(str(error)), error.status, more)
-    except StoreError as error:
-        logger.error("%s", error)
-        return _page(share_pages.refused("The database cannot be used at the moment: try again later."), 503)
-
-
-async def _answer(request: Request) -> Response:
-    if request.method == "POST":
+    """Save what is shared, or ask first; the answer is a page for people."""
+    if request.method != "POST":
+        return share_pages.question(_checked(request, read_urlencoded(request.scope["query_string"])))
+    with counting_refusals(request):
         body = await read_body(request, service_of(request).settings.body_max_bytes)
-        fields = read_form(body, request.headers.get("content-type", ""))
-    else:
-        fields = read_urlencoded(request.scope["query_string"])
-    new = _checked(request, fields)
-    if request.method != "POST" or not _is_ours(request):
-        return _page(share_pages.question(new), 200)
+        new = _checked(request, read_form(body, request.headers.get("content-type", "")))
+    if not _is_ours(request):
+        return share_pages.question(new)
     user = known_user(request)
     if user is None:
         again = {"url": new.url, **({} if new.title is None else {"title": new.title})}
-        return sign_in_first(f"/share?{urlencode(again)}")
+        return sign_in_first(f"{share_pages.PATH}?{urlencode(again)}")
     saver: GroupCommit = request.app.state.saver
-    result = await saver.save(msgspec.structs.replace(new, user_id=user))
-    return _page(share_pages.saved(result), 200 if result.was_duplicate else 201)
+    return share_pages.saved(await saver.save(msgspec.structs.replace(new, user_id=user)))
 
 
 def _checked(request: Request, fields: dict[str, str]) -> NewBookmark:
@@ -104,7 +77,3 @@ def _is_ours(request: Request) -> bool:
     origin = request.headers.get("origin")
     host = request.headers.get("host", "")
     return origin is None or origin in (f"http://{host}", f"https://{host}")
-
-
-def _page(content: str, status: int, more: Mapping[str, str] | None = None) -> Response:
-    return Response(content, status, media_type="text/html", headers={**_HEADERS, **(more or {})})

@@ -4,10 +4,22 @@ own, so that neither markup nor a change of direction in it reaches what is arou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
+from starlette.responses import Response
+
+from fuze_bench.pipeline.api.pages import page_headers
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.service import SaveResult
+
+#: Where they are.
+PATH = "/share"
+# With `no-referrer`, as on the other pages, our own form would come from the origin `null`, like a stranger's.
+_HEADERS = page_headers(form_action="'self'") | {
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -31,18 +43,18 @@ _PAGE = """<!doctype html>
 """
 
 
-def question(new: NewBookmark) -> str:
+def question(new: NewBookmark) -> Response:
     """The page that asks whether to save, with a form that does."""
     title = "" if new.title is None else f'<input type="hidden" name="title" value="{escape(new.title)}">'
     form = f"""
-    <form method="post" action="/share">
+    <form method="post" action="{PATH}">
       <input type="hidden" name="url" value="{escape(new.url)}">{title}
       <button type="submit" autofocus>Save</button>
     </form>"""
-    return _page("Save this page?", _shown(new.title, new.url) + form)
+    return _page("Save this page?", _shown(new.title, new.url) + form, 200)
 
 
-def saved(result: SaveResult) -> str:
+def saved(result: SaveResult) -> Response:
     """The page for what is saved, now or before."""
     heading = "Saved before" if result.was_duplicate else "Saved"
     note = (
@@ -52,16 +64,18 @@ def saved(result: SaveResult) -> str:
     )
     warning = "" if result.warning is None else f'\n    <p id="warning">{escape(result.warning)}</p>'
     shown = _shown(result.bookmark.title, result.bookmark.url)
-    return _page(heading, f'{shown}\n    <p class="quiet">{note}</p>{warning}')
+    status = 200 if result.was_duplicate else 201
+    return _page(heading, f'{shown}\n    <p class="quiet">{note}</p>{warning}', status)
 
 
-def refused(reason: str) -> str:
+def refused(reason: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """The page for what is not saved, with the reason."""
-    return _page("Not saved", f'    <p class="why" role="alert">{escape(reason)}</p>')
+    return _page("Not saved", f'    <p class="why" role="alert">{escape(reason)}</p>', status, headers)
 
 
-def _page(heading: str, content: str) -> str:
-    return _PAGE.format(heading=heading, content=content)
+def _page(heading: str, content: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    page = _PAGE.format(heading=heading, content=content)
+    return Response(page, status, media_type="text/html", headers={**_HEADERS, **(headers or {})})
 
 
 def _shown(title: str | None, url: str) -> str:
