@@ -149,6 +149,20 @@ def test_a_connection_that_comes_after_the_end_is_not_read(
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.parametrize(
+    "location", ["http://user:pass@{}/page/1", "//user@{}/page/1", "http://user:pass@[{}/"]
+)
+def test_a_redirect_with_a_password_is_refused(fetcher: Fetcher, origin: Origin, location: str) -> None:
+    """As is an address with one that somebody saves: it would be sent along, and kept for everybody to see."""
+    origin.put(
+        "/put/login", b"", status=302, headers={"Location": location.format(origin.url.partition("//")[2])}
+    )
+    error = failure(fetcher, f"{origin.url}/put/login")
+    assert error.reason is Reason.BAD_REDIRECT
+    assert "user" not in error.detail.replace("user name", "")
+    assert origin.hits("/page/1") == 0
+
+
 def test_a_redirect_out_of_the_web_is_refused(fetcher: Fetcher, origin: Origin) -> None:
     origin.put("/put/out", b"", headers={"Location": "file:///etc/passwd"}, status=302)
     assert failure(fetcher, f"{origin.url}/put/out").reason is Reason.BAD_REDIRECT

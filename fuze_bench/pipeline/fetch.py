@@ -188,9 +188,12 @@ def _next_hop(url: str, location: str) -> str:
     try:
         target = ada_url.URL(location, base=url)
     except ValueError:
-        raise ProcessingError(Reason.BAD_REDIRECT, f"to {location[:200]!r}") from None
+        # Its words stay out: what cannot be read may hold a password.
+        raise ProcessingError(Reason.BAD_REDIRECT, "to something that is not a URL") from None
     if target.protocol not in _WEB:
         raise ProcessingError(Reason.BAD_REDIRECT, f"to a {target.protocol[:20]} address")
+    if target.username or target.password:
+        raise ProcessingError(Reason.BAD_REDIRECT, "to an address with a user name or password")
     return str(target.href)
 
 
