@@ -16,7 +16,7 @@ from fuze_bench.pipeline.bookmarks import EmbeddingState, Status
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 
-PACKAGE = Path(__file__).parent.parent / "fuze_bench"
+ROOT = Path(__file__).parent.parent
 NOBODY = "54321"
 
 
@@ -24,7 +24,8 @@ NOBODY = "54321"
 def checkout(tmp_path: Path) -> Iterator[Path]:
     """A copy of the code that nobody but root can write to."""
     copy = tmp_path / "checkout"
-    shutil.copytree(PACKAGE, copy / "fuze_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("fuze_bench", "notebooks", "data"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in [copy, *copy.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     yield copy
@@ -46,16 +47,16 @@ def as_nobody() -> list[str]:
     return prefix
 
 
-@pytest.mark.xdist_group("model")
-@pytest.mark.parametrize(("user", "home"), [("ours", "/nonexistent"), ("without a name", None)])
-def test_the_pipeline_needs_no_home(
-    home: str | None, user: str, checkout: Path, tmp_path: Path, origin: Origin
-) -> None:
-    """A private Redis, a worker that loads the model, and a page: only the data and the temporary folder are written to."""
-    data, temporary, elsewhere = tmp_path / "data", tmp_path / "temporary", tmp_path / "elsewhere"
-    for folder in (data, temporary, elsewhere):
+HOMELESS = pytest.mark.parametrize(("user", "home"), [("ours", "/nonexistent"), ("without a name", None)])
+
+
+def run_homeless(
+    code: str, home: str | None, user: str, checkout: Path, tmp_path: Path, settings: Settings
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code of the checkout; only the data and the temporary folder may be written to."""
+    temporary, elsewhere = tmp_path / "temporary", tmp_path / "elsewhere"
+    for folder in (settings.data_dir, temporary, elsewhere):
         folder.mkdir()
-    settings = Settings(data_dir=data, fetch_allow=("127.0.0.1",))
     environment = settings.environment(os.environ)
     for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "HF_HOME", "XDG_RUNTIME_DIR"):
         environment.pop(name, None)
@@ -64,13 +65,8 @@ def test_the_pipeline_needs_no_home(
         environment["HOME"] = home
     prefix = [] if user == "ours" else as_nobody()
     before = files(checkout)
-    url = f"{origin.url}/page/1"
-    code = (
-        "import sys; from fuze_bench.cli import main; import fuze_bench; print(fuze_bench.__file__)\n"
-        f"sys.exit(main(['save', {url!r}]) or main(['worker', '--burst', '--kind', 'fork']))"
-    )
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", code],
+        [*prefix, sys.executable, "-c", f"import sys, fuze_bench; print(fuze_bench.__file__)\n{code}"],
         env=environment,
         cwd=elsewhere,
         capture_output=True,
@@ -81,9 +77,41 @@ def test_the_pipeline_needs_no_home(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(checkout))
     assert "Traceback" not in done.stderr
-    with Store(settings) as store:
-        [row] = store.rows("status", "embedding")
-    assert row == {"status": Status.PROCESSED, "embedding": EmbeddingState.OK}
     assert files(checkout) == before
     assert not files(elsewhere)
     assert not Path("/nonexistent").exists()
+    return done
+
+
+@pytest.mark.xdist_group("model")
+@HOMELESS
+def test_the_pipeline_needs_no_home(
+    home: str | None, user: str, checkout: Path, tmp_path: Path, origin: Origin
+) -> None:
+    """A private Redis, a worker that loads the model, and a page."""
+    settings = Settings(data_dir=tmp_path / "data", fetch_allow=("127.0.0.1",))
+    url = f"{origin.url}/page/1"
+    code = (
+        "from fuze_bench.cli import main\n"
+        f"sys.exit(main(['save', {url!r}]) or main(['worker', '--burst', '--kind', 'fork']))"
+    )
+    run_homeless(code, home, user, checkout, tmp_path, settings)
+    with Store(settings) as store:
+        [row] = store.rows("status", "embedding")
+    assert row == {"status": Status.PROCESSED, "embedding": EmbeddingState.OK}
+
+
+@pytest.mark.xdist_group("report")
+@HOMELESS
+def test_a_notebook_needs_no_home(home: str | None, user: str, checkout: Path, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", embedding_model="off")
+    out = settings.data_dir / "reports"
+    code = (
+        "from fuze_bench.lab import report_command\nfrom fuze_bench.cli import main\n"
+        "report_command.QUICK_PARAMETERS |= {'worker_counts': [1], 'kinds': ['simple'], 'bookmarks': 2}\n"
+        f"sys.exit(main(['report', '--quick', '--notebook', 'worker_counts', '--out', {str(out)!r}]))"
+    )
+    done = run_homeless(code, home, user, checkout, tmp_path, settings)
+    assert "trial 1/1" in done.stdout
+    assert (out / "index.html").is_file()
+    assert not files(tmp_path / "temporary"), "the temporary home is left behind"

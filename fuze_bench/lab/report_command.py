@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -40,13 +43,32 @@ def report(out: Path, names: tuple[str, ...], quick: bool) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     notebooks = [find_notebook(name) for name in names] or list(known_notebooks().values())
-    # Only now: a wrong option is refused before papermill and pandas are imported.
-    from fuze_bench.lab.report import build_report
+    with _a_home():
+        # Only now: a wrong option is refused before papermill and pandas are imported.
+        from fuze_bench.lab.report import build_report
 
-    executed = build_report(notebooks, out, parameters=QUICK_PARAMETERS if quick else None, say=_say)
+        executed = build_report(notebooks, out, parameters=QUICK_PARAMETERS if quick else None, say=_say)
     failed = [each for each in executed if each.failure is not None]
     if failed:
         raise LabError(f"{', '.join(each.name for each in failed)} failed: see {out / 'index.html'}")
+
+
+@contextmanager
+def _a_home() -> Iterator[None]:
+    """Jupyter and matplotlib keep files in the home folder: where there is none to write to, in a temporary one."""
+    home = os.path.expanduser("~")
+    if os.path.isdir(home) and os.access(home, os.W_OK):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="fuze-home-", ignore_cleanup_errors=True) as temporary:
+        before = os.environ.get("HOME")
+        os.environ["HOME"] = temporary
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+            if before is not None:
+                os.environ["HOME"] = before
 
 
 def known_notebooks() -> dict[str, Path]:
