@@ -7,7 +7,6 @@ or a parser that runs away. So a page that could do so is read by `confined_read
 from __future__ import annotations
 
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from fuze_bench.errors import ServiceError
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.extract import Extracted, extract_light
 from fuze_bench.pipeline.reader_messages import Reply, Request, receive, send
+from fuze_bench.processes import is_running
 
 _START_TIMEOUT_S = 60.0
 
@@ -101,8 +101,8 @@ class _Confined:
             raise ServiceError(f"the confined reader did not start ({self.end()}): its log is above")
 
     def is_alive(self) -> bool:
-        """Whether it can be asked; the system closes its end of the connection as soon as it dies."""
-        return self._process.poll() is None and not select.select([self._connection], [], [], 0)[0]
+        """Whether it can be asked. `poll` tells nothing while the keeper waits for its end."""
+        return is_running(self._process.pid)
 
     def ask(self, request: Request, timeout_s: float) -> Reply:
         """Its answer. Raises ProcessingError (`too_complex`) if there is none in time, or it dies over the page."""
