@@ -151,8 +151,9 @@ def test_a_worker_goes_on_after_a_restart_and_obeys_commands(
         wait_until(lambda: origin.hits("/slow/1000/1"), what="the job to begin")
         with outage("lost", private_redis):
             wait_until(lambda: is_done(service, busy), what="the job to end")
+            wait_until(lambda: "Redis is away" in worker.log_tail(1_000), what="the worker to notice")
         wait_until(service.queue.is_available, what="Redis to be back")
-        wait_until(lambda: "Redis is back" in worker.log_tail(1_000), what="the worker to notice")
+        wait_until(lambda: [each.get_state() for each in known_workers(hasty)] == ["idle"], what="it to idle")
         with outage("refused", private_redis):
             wait_until(lambda: not service.queue.is_available(), what="it to be noticed")
         wait_until(service.queue.is_available, what="Redis to be back again")
