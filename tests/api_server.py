@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 
 from fuze_bench.pipeline import process
 from fuze_bench.pipeline.api import create_app
-from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.processes import Child
@@ -53,6 +53,16 @@ def running_api(settings: Settings) -> Iterator[str]:
         listener.close()
         # Its fallback may have made the process's pipeline, over a store that is closed now.
         process.install_pipeline(None)
+
+
+@contextmanager
+def api_for_many_tests(folder: Path) -> Iterator[Client]:
+    """An API with a Redis of its own, for tests that leave nothing behind."""
+    with (
+        PrivateRedis(folder / "redis") as server,
+        running_api(Settings(data_dir=folder, redis_url=server.url, embedding_model="off")) as base_url,
+    ):
+        yield Client(base_url)
 
 
 @contextmanager

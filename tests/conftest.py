@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import pytest
@@ -19,7 +19,12 @@ from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
 from fuze_bench.processes import Child
+from fuze_bench.timing import FakeClock
+
+if TYPE_CHECKING:
+    from api_server import Client
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A developer's own Redis and database are nothing to test on.
@@ -120,3 +125,24 @@ def any_database(request: pytest.FixtureRequest, data_dir: Path) -> Settings:
         return Settings(data_dir=data_dir, embedding_model="off", fetch_allow=("127.0.0.1",))
     url = request.getfixturevalue("postgresql_database")
     return Settings(data_dir=data_dir, database_url=url, embedding_model="off", fetch_allow=("127.0.0.1",))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(any_database: Settings, clock: FakeClock) -> Iterator[Store]:
+    """The store on each of the two databases, with a clock that the test sets."""
+    with Store(any_database, clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[Client]:
+    """An API of the test's own, in a thread."""
+    from api_server import Client, running_api
+
+    with running_api(settings) as base_url:
+        yield Client(base_url)

@@ -6,7 +6,6 @@ import json
 import socket
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,6 @@ from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 
 IMPORT = "/api/bookmarks/import"
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[Client]:
-    with running_api(settings) as base_url:
-        yield Client(base_url)
 
 
 def send(api: Client, body: object, content_type: str = "application/json") -> Answer:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
-import pytest
-from api_server import Client, running_api
+from api_server import Client
 from conftest import wait_until
 from rq import Queue
 from rq.serializers import JSONSerializer
@@ -21,12 +19,6 @@ NOTHING_KNOWN = {
     "redis": "away",
     "queues": [{"name": name, "waiting": None, "scheduled": None} for name in ("high", "default", "low")],
 }
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[Client]:
-    with running_api(settings) as base_url:
-        yield Client(base_url)
 
 
 def depths(api: Client) -> dict[str, tuple[int, int]]:

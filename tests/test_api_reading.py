@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
-from api_server import Client, assert_problem, running_api
+from api_server import Client, api_for_many_tests, assert_problem
 
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.redis_server import PrivateRedis
@@ -22,21 +22,10 @@ HOSTILE_IDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def api(settings: Settings) -> Iterator[Client]:
-    with running_api(settings) as base_url:
-        yield Client(base_url)
-
-
 @pytest.fixture(scope="module")
 def lasting_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """One API, with one bookmark, for all the tests that change nothing."""
-    folder = tmp_path_factory.mktemp("reading")
-    with (
-        PrivateRedis(folder / "redis") as server,
-        running_api(Settings(data_dir=folder, redis_url=server.url, embedding_model="off")) as base_url,
-    ):
-        client = Client(base_url)
+    with api_for_many_tests(tmp_path_factory.mktemp("reading")) as client:
         client.save("https://example.org/1")
         yield client
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from api_server import QUICK_SAVE, Client, api_process, kept, queued, running_api
+from api_server import QUICK_SAVE, Client, api_process, kept, queued
 
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[Client]:
-    with running_api(settings) as base_url:
-        yield Client(base_url)
 
 
 def test_a_save_is_committed_and_queued_before_any_fetch(

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from fuze_bench.pipeline.bookmarks import NewBookmark, Status
 from fuze_bench.pipeline.claims import process_name
-from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
-from fuze_bench.timing import FakeClock
 
 LEASE_S = 10.0
 URL = "https://example.org/a"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(any_database: Settings, clock: FakeClock) -> Iterator[Store]:
-    with Store(any_database, clock) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -106,3 +107,13 @@ def top_level() -> set[str]:
         [git, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     return {path.partition("/")[0] for path in listed.split("\0") if path}
+
+
+def test_no_file_names_a_package_index() -> None:
+    """Users bring their own: one that is written down is used behind their back."""
+    named = re.compile(
+        rb"index-url[= ]+https?:|https?://[\w.-]*(?:download\.pytorch|pypi|pythonhosted|anaconda)\b"
+    )
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    files = [ROOT / os.fsdecode(name) for name in listed.split(b"\0") if name]
+    assert [path for path in files if path != Path(__file__) and named.search(path.read_bytes())] == []

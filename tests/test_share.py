@@ -12,30 +12,19 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from api_server import Answer, Client, kept, running_api
+from api_server import Answer, Client, api_for_many_tests, kept, running_api
 
-from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 
 CASES = Path(__file__).parent / "cases"
 URLENCODED = "application/x-www-form-urlencoded"
 
 
-@pytest.fixture
-def api(settings: Settings) -> Iterator[Client]:
-    with running_api(settings) as base_url:
-        yield Client(base_url)
-
-
 @pytest.fixture(scope="module")
 def unused_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """One API for all the tests that save nothing."""
-    folder = tmp_path_factory.mktemp("share")
-    with (
-        PrivateRedis(folder / "redis") as server,
-        running_api(Settings(data_dir=folder, redis_url=server.url, embedding_model="off")) as base_url,
-    ):
-        yield Client(base_url)
+    with api_for_many_tests(tmp_path_factory.mktemp("share")) as client:
+        yield client
 
 
 def post(api: Client, body: bytes | str, content_type: str = URLENCODED, **headers: str) -> Answer:

@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from api_server import Client, running_api
+from api_server import Client
 from playwright.sync_api import Browser, Page, expect
 
 from fuze_bench.lab.origin import Origin
-from fuze_bench.pipeline.settings import Settings
 
 pytest_plugins = ["browser"]
 pytestmark = pytest.mark.browser
@@ -21,12 +20,6 @@ pytestmark = pytest.mark.browser
 CASES = Path(__file__).parent / "cases"
 #: Ends every isolation and override that it finds open, and starts one of its own.
 BREAKING_OUT = "\u2069\u2069\u202c\u202c\u202egnorw\u2067"
-
-
-@pytest.fixture
-def api(settings: Settings) -> Iterator[Client]:
-    with running_api(settings) as base_url:
-        yield Client(base_url)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,17 +26,6 @@ from fuze_bench.pipeline.store import Store
 from fuze_bench.timing import FakeClock
 
 LEASE_S = 10.0
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(any_database: Settings, clock: FakeClock) -> Iterator[Store]:
-    with Store(any_database, clock) as opened:
-        yield opened
 
 
 def new(url: str = "https://example.org/a", **more: object) -> NewBookmark:

@@ -14,13 +14,7 @@ logger = logging.getLogger(__name__)
 
 def ids(claim: Claim) -> dict[str, Any]:
     """What a line about this claim carries (`extra=`)."""
-    return {
-        "bookmark": claim.bookmark_id,
-        "job": claim.job_id,
-        "user": claim.user_id,
-        "queue": claim.queue,
-        "attempt": claim.attempts,
-    }
+    return {**_about(claim.bookmark_id, claim), "attempt": claim.attempts}
 
 
 def saved(bookmark: Bookmark, mode: Mode, *, was_duplicate: bool) -> None:
@@ -31,14 +25,14 @@ def saved(bookmark: Bookmark, mode: Mode, *, was_duplicate: bool) -> None:
         "saved again" if was_duplicate else "saved",
         bookmark.queue,
         mode,
-        extra={**_of_bookmark(bookmark), "mode": mode},
+        extra={**_about(bookmark.id, bookmark), "mode": mode},
     )
 
 
 def told(bookmarks: Sequence[Bookmark], what: str) -> None:
     """Somebody asked for something to be done with the bookmarks, which is done."""
     for bookmark in bookmarks:
-        logger.info("bookmark %d %s", bookmark.id, what, extra=_of_bookmark(bookmark))
+        logger.info("bookmark %d %s", bookmark.id, what, extra=_about(bookmark.id, bookmark))
 
 
 def claimed(claims: Sequence[Claim]) -> None:
@@ -74,10 +68,5 @@ def ended(all_ended: Sequence[Ended]) -> None:
             )
 
 
-def _of_bookmark(bookmark: Bookmark) -> dict[str, Any]:
-    return {
-        "bookmark": bookmark.id,
-        "job": bookmark.job_id,
-        "user": bookmark.user_id,
-        "queue": bookmark.queue,
-    }
+def _about(bookmark_id: int, what: Bookmark | Claim) -> dict[str, Any]:
+    return {"bookmark": bookmark_id, "job": what.job_id, "user": what.user_id, "queue": what.queue}
