@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +21,11 @@ from rq.serializers import JSONSerializer
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.diagnosis import diagnose
+from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.rq_workers import CLASSES
 from fuze_bench.pipeline.service import BookmarkService
-from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.settings import Kind, Settings
 from fuze_bench.processes import Child
 
 KINDS = ["simple", "fork", "spawn"]
@@ -266,3 +269,36 @@ def test_a_name_whose_worker_lives_is_refused(settings: Settings, start_worker: 
             assert second.wait(30) == 2
             assert "a worker named 'w1' is known to Redis" in second.log_tail()
         assert [each.pid for each in known_workers(settings)] == [first.pid]
+
+
+def test_a_fork_that_rq_kills_itself_is_a_death_like_any_other(
+    saving: BookmarkService, settings: Settings, origin: Origin
+) -> None:
+    """RQ does so a minute after the job's time is over, and then says neither which process it was nor how it ended."""
+    [bookmark_id] = save(saving, f"{origin.url}/page/1")
+    code = (
+        "import os, time; from fuze_bench.pipeline.settings import Settings; from fuze_bench.pipeline.store import Store\n"
+        f"Store(Settings.from_mapping(os.environ)).claim([{bookmark_id}], 600); print('at work', flush=True); time.sleep(600)"
+    )
+    with (
+        connect(settings.redis_url or "") as client,
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=settings.environment(os.environ),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        ) as fork,
+    ):
+        assert fork.stdout is not None
+        assert fork.stdout.readline() == b"at work\n"
+        queue = Queue("default", connection=client, serializer=JSONSerializer)
+        worker = CLASSES[Kind.FORK]([queue], connection=client, serializer=JSONSerializer)
+        worker.recovery = Recovery(settings, saving.store, saving.queue)
+        worker._horse_pid = fork.pid
+        worker.kill_horse()
+        worker.wait_for_horse()
+        fork.returncode = -signal.SIGKILL  # the worker has reaped it
+        worker.handle_work_horse_killed(queue.fetch_job(f"bookmark-{bookmark_id}-1"), None, None, None)
+    [row] = saving.store.rows("status", "deaths", "death_note")
+    assert (row["status"], row["deaths"]) == (Status.PENDING, 1)
+    assert "signal 9" in row["death_note"]

@@ -40,6 +40,7 @@ class _PipelineWorker(OutlivesRedis):
 
     _paused: frozenset[str] = frozenset()
     _pause_checked_s = 0.0
+    _horse_end: tuple[int | None, int | None, Any] = (None, None, None)
     # RQ's:
     name: str
     queue_names: Any
@@ -106,12 +107,23 @@ class _PipelineWorker(OutlivesRedis):
         self._stop_requested = True
         super()._shutdown()
 
-    def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        self._horse_end = super().wait_for_horse()
+        return self._horse_end
+
+    def handle_work_horse_killed(
+        self, job: Any, retpid: int | None, ret_val: int | None, rusage: Any
+    ) -> None:
         """The fork that ran a job was killed: what it held is free at once, and is known to have killed it."""
+        if retpid is None:
+            # RQ does not say how a fork ended that it killed itself, a minute after the job's time was over.
+            retpid, ret_val, rusage = self._horse_end
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)
+        if retpid is None or ret_val is None:
+            return  # somebody else has waited for it: its lease runs out
         note = f"signal {os.WTERMSIG(ret_val)}" if os.WIFSIGNALED(ret_val) else f"exit code {ret_val >> 8}"
         if note == f"signal {int(signal.SIGKILL)}":
-            note += ": perhaps it used more memory than there is"
+            note += ": perhaps it used more memory than there is, or hung"
         self.recovery.note_death(retpid, note)
 
     def register_birth(self) -> None:
