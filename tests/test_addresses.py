@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuze_bench.errors import SettingsError
@@ -65,8 +65,11 @@ def test_what_is_not_global_is_refused_in_every_embedding(number: IPv4Address) -
 
 
 @given(st.ip_addresses(v=6).filter(lambda each: not each.is_global or each.is_multicast))
+@example(IPv6Address("2002:100::"))  # 1.0.0.0 by 6to4: Pythons differ on whether that is global
 def test_what_is_not_global_in_ipv6_is_refused(number: IPv6Address) -> None:
-    assert not is_public(number) or number.ipv4_mapped is not None
+    """What carries an IPv4 address is judged by that, in the other tests."""
+    carries = number.ipv4_mapped or number.sixtofour or number in IPv6Network("64:ff9b::/96")
+    assert carries or not is_public(number)
 
 
 @given(st.ip_addresses(v=4, network=IPv4Network("0.0.0.0/0")))

@@ -30,7 +30,7 @@ expected-statuses = ["200", "401", "413", "422"]
 """
 
 
-@pytest.mark.parametrize(("token", "examples"), [(None, 40), ("schema-0123456789abcdef", 10)])
+@pytest.mark.parametrize(("token", "examples"), [(None, 20), ("schema-0123456789abcdef", 5)])
 def test_the_api_keeps_to_its_description(
     settings: Settings, tmp_path: Path, token: str | None, examples: int
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +17,8 @@ from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.origin import Origin
-from fuze_bench.pipeline.bookmarks import Reason, Status
+from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
+from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.recovery import Recovered
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
@@ -209,3 +211,18 @@ def test_one_of_many_looks_at_a_time(saving: BookmarkService) -> None:
     for thread in threads:
         thread.join()
     assert sum(firsts) == 1
+
+
+def test_nobody_waits_for_redis_once_it_is_closed(data_dir: Path) -> None:
+    """Deaths that were counted while Redis was away wait for it, but not for longer than there is a service."""
+    before = set(threading.enumerate())
+    with BookmarkService(Settings(data_dir=data_dir, embedding_model="off", redis_retry_s=0.0)) as service:
+        [saved] = service.store.save(
+            [NewBookmark(user_id=1, url="https://example.org/", canonical_url="https://example.org/")]
+        )
+        for take_back in (service.store.take_back_expired, service.recovery.leases):
+            service.store.claim([saved.bookmark.id], 600)
+            service.store.note_death(process_name(), "signal 9")
+            take_back()
+        assert [t.name for t in set(threading.enumerate()) - before].count("measurements") == 1
+    wait_until(lambda: set(threading.enumerate()) <= before, what="its threads to end")

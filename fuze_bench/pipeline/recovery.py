@@ -100,6 +100,10 @@ class Recovery:
         except FuzeError as error:
             logger.warning("recovery: %s", error)
 
+    def close(self) -> None:
+        """Wait no longer for a Redis that is away."""
+        self._measurements.close()
+
     def when_due(self) -> None:
         """For a loop: one of all processes looks at the leases every few seconds, at everything less often.
 

@@ -147,6 +147,7 @@ class BookmarkService:
         self.fallback.close()
         if self._pipeline is not None:
             self._pipeline.close()
+        self.recovery.close()
         self._measurements.close()
         self.store.close()
 
