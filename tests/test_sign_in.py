@@ -69,6 +69,7 @@ def test_whoever_opens_the_page_signs_in_once(visit: Visit) -> None:
     page.get_by_label("Token").fill(f" {_TOKEN}\n")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{visit.api_url}/")
+    expect(page.locator("#queues")).to_be_visible()  # its script is at work
     page.get_by_label("Address").fill("https://example.org/signed-in")
     page.get_by_label("Address").press("Enter")
     expect(page.locator("#current article")).to_be_visible()
