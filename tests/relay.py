@@ -82,6 +82,10 @@ class Relay:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; the server cannot be reached any more. Safe to call twice."""
         for each in self._open:
             _shut(each)
             each.close()

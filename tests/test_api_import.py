@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -28,6 +30,18 @@ def send(api: Client, body: object, content_type: str = "application/json") -> A
 
 def pages(count: int, site: str = "https://example.org") -> dict[str, object]:
     return {"bookmarks": [{"url": f"{site}/page/{number}?import"} for number in range(count)]}
+
+
+def test_a_database_that_fails_on_the_way_is_said_in_words_of_ours(api: Client, settings: Settings) -> None:
+    with contextlib.closing(sqlite3.connect(settings.data_dir / "bookmarks.sqlite")) as connection:
+        connection.execute(
+            "CREATE TRIGGER fails BEFORE INSERT ON fuze_bookmarks WHEN new.url LIKE '%/page/299?%'"
+            " BEGIN SELECT RAISE(ABORT, 'db.intranet:5432'); END"
+        )
+    answer = send(api, pages(300))
+    assert answer.json["saved"] > 0
+    errors = {item["error"] for item in answer.json["items"] if item["result"] == "refused"}
+    assert errors == {"not saved, send it again: the database cannot be used at the moment"}
 
 
 def test_every_entry_has_an_answer_of_its_own(api: Client, settings: Settings) -> None:

@@ -6,9 +6,13 @@ import contextlib
 import socket
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from api_server import Client, api_for_many_tests, assert_problem
+from api_server import Client, api_for_many_tests, assert_problem, running_api
+from psycopg.conninfo import conninfo_to_dict
+from relay import Relay
 
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.redis_server import PrivateRedis
@@ -139,10 +143,26 @@ def test_health(api: Client, private_redis: PrivateRedis) -> None:
     private_redis.stop()
     degraded = api.get("/readyz")
     assert (degraded.status, degraded.json["status"], degraded.json["database"]) == (200, "degraded", "ok")
-    assert "Redis is away" in degraded.json["queue"]
+    assert degraded.json["queue"] == "Redis is away: saves go to threads (the log says why)"
     assert api.get("/healthz").status == 200
     private_redis.start()
     assert api.get("/readyz").json["status"] == "ok"
+
+
+def test_what_a_database_says_of_itself_stays_in_the_log(
+    settings: Settings, postgresql_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks `/readyz` has shown no token; host, port and user are nobody's business."""
+    database = conninfo_to_dict(postgresql_database)
+    with Relay(Path(str(database["host"])) / f".s.PGSQL.{database.get('port', 5432)}") as relay:
+        url = f"postgresql://postgres@127.0.0.1:{relay.port}/{database['dbname']}"
+        with running_api(replace(settings, database_url=url)) as base_url:
+            api = Client(base_url)
+            assert api.get("/readyz").json["database"] == "ok"
+            relay.close()
+            answer = api.get("/readyz")
+    assert (answer.status, answer.json["database"]) == (503, "the database cannot be used at the moment")
+    assert any("the database refused" in record.getMessage() for record in caplog.records)
 
 
 def test_without_its_table_it_is_unavailable(api: Client, settings: Settings) -> None:

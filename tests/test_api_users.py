@@ -114,7 +114,7 @@ def test_every_route_of_the_description_asks_for_one(api: Client) -> None:
     assert asked >= 4
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/sign-in", "/sign-in.js", "/healthz", "/readyz"])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/sign-in", "/sign-in.js", "/healthz", "/readyz", "/openapi.json"])  # fmt: skip
 def test_pages_and_health_are_open(api: Client, path: str) -> None:
     assert api.get(path).status == 200
 

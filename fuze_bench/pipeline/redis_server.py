@@ -92,11 +92,15 @@ def check_usable(client: redis.Redis) -> None:
 
 def why_away(error: Exception) -> str:
     """What is wrong with Redis and what to do about it, on one line."""
-    text = one_line(error)
+    return known_meaning(error) or one_line(error)
+
+
+def known_meaning(error: Exception) -> str | None:
+    """The same in words of ours, which hold no host and no user; None where there are none."""
     for sign, meaning in _MEANINGS.items():
-        if isinstance(error, sign) if isinstance(sign, type) else sign in text:
+        if isinstance(error, sign) if isinstance(sign, type) else sign in str(error):
             return meaning
-    return text
+    return None
 
 
 _CLUSTER = "it runs in cluster mode, which RQ cannot use: set REDIS_URL to one that does not"

@@ -26,6 +26,7 @@ from fuze_bench.pipeline.listeners import Listeners
 from fuze_bench.pipeline.redis_server import (
     check_usable,
     connect,
+    known_meaning,
     running_private_url,
     why_away,
     with_running_redis,
@@ -184,7 +185,7 @@ class TaskQueue:
         return self.problem() is None
 
     def problem(self) -> str | None:
-        """Why Redis takes no jobs now; None if it does."""
+        """Why Redis takes no jobs now, in words that anybody may read; None if it does."""
         client = self._found_redis()
         if client is None:
             return "none is set or running"
@@ -192,7 +193,7 @@ class TaskQueue:
             check_usable(client)
         except redis.RedisError as error:
             self._went_away(error)
-            return why_away(error)
+            return known_meaning(error) or "the log says why"
         self._came_back()
         return None
 

@@ -7,8 +7,9 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fuze_bench.errors import StoreError, one_line
+from fuze_bench.errors import StoreError
 from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api.problems import database_fails
 from fuze_bench.pipeline.api.requests import json_answer, service_of
 
 
@@ -25,5 +26,5 @@ async def readyz(request: Request) -> Response:
     try:
         await asyncio.to_thread(service.store.ping)
     except StoreError as error:
-        return json_answer(messages.Health("unavailable", one_line(error), queue), 503)
+        return json_answer(messages.Health("unavailable", database_fails(error), queue), 503)
     return json_answer(messages.Health("ok" if queue == "ok" else "degraded", "ok", queue))

@@ -11,8 +11,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fuze_bench.errors import InputError, StoreError, one_line
+from fuze_bench.errors import InputError, StoreError
 from fuze_bench.pipeline.api import messages
+from fuze_bench.pipeline.api.problems import database_fails
 from fuze_bench.pipeline.api.requests import counting_refusals, json_answer, read_body, service_of, user_id
 from fuze_bench.pipeline.bulk import ItemResult, Result, in_groups, save_group
 from fuze_bench.pipeline.imports import Format, ImportItem, read_items
@@ -63,7 +64,7 @@ async def import_bookmarks(request: Request) -> Response:
         except StoreError as error:
             if not any(result.saved for result in results):
                 raise
-            why = f"not saved, send it again: {one_line(error)}"
+            why = f"not saved, send it again: {database_fails(error)}"
             results += [ItemResult(item, error=why) for item in items[len(results) :]]
             break
     return json_answer(_imported(results))

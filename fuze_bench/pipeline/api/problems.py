@@ -68,11 +68,14 @@ def _on_input_error(request: Request, error: Exception) -> Response:
     return problem(request.scope, error.status, str(error), error.field, headers)
 
 
-def _on_store_error(request: Request, error: Exception) -> Response:
+def database_fails(error: Exception) -> str:
+    """What clients are told of it. What it says itself, with hosts and users, is for the log only."""
     logger.error("%s", error)
-    return problem(
-        request.scope, 503, "the database cannot be used at the moment; nothing was saved: try again later"
-    )
+    return "the database cannot be used at the moment"
+
+
+def _on_store_error(request: Request, error: Exception) -> Response:
+    return problem(request.scope, 503, f"{database_fails(error)}; nothing was saved: try again later")
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
