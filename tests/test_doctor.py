@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,17 @@ def test_what_cannot_be_had(more: dict[str, str], name: str, says: str, settings
     _, found = doctor(replace(settings, **more))  # type: ignore[arg-type]
     assert not found[name]["ok"]
     assert says in found[name]["detail"]
+
+
+def test_a_broken_file_of_tokens(settings: Settings, tmp_path: Path) -> None:
+    assert "tokens" not in doctor(settings)[1]
+    tokens = tmp_path / "tokens"
+    guarded = replace(settings, api_tokens=tokens)
+    assert "cannot be read" in doctor(guarded)[1]["tokens"]["detail"]
+    tokens.write_text("a-token-that-is-long-enough one\n")
+    assert "line 1" in doctor(guarded)[1]["tokens"]["detail"]
+    tokens.write_text("a-token-that-is-long-enough 1\n")
+    assert "tokens" not in wrong(guarded)
 
 
 def test_the_bundled_model_is_found(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from fuze_bench.pipeline.settings import Settings
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with the figures.")
 def doctor(as_json: bool) -> None:
-    """Look at Redis, workers, queues, database, bookmarks and model; exit code 1 if anything is wrong."""
+    """Look at Redis, workers, queues, database, bookmarks, model and tokens; exit code 1 if anything is wrong."""
     import msgspec
 
     from fuze_bench.pipeline.diagnosis import diagnose

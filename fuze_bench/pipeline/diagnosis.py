@@ -14,7 +14,7 @@ from rq.job import Job
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
-from fuze_bench.errors import EmbeddingUnavailableError, FuzeError, one_line
+from fuze_bench.errors import EmbeddingUnavailableError, FuzeError, SettingsError, one_line
 from fuze_bench.pipeline import embed
 from fuze_bench.pipeline.bookmarks import job_id, parse_job_id
 from fuze_bench.pipeline.control import drained_at, living_workers, paused_queues, workers_by_queue
@@ -38,7 +38,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """Look at Redis, workers, queues, database, bookmarks and model; changes nothing but probe keys in Redis.
+    """Look at Redis, workers, queues, database, bookmarks, model and tokens; changes nothing but probe keys in Redis.
 
     `settings.redis_url` None: none is set, and no private one runs. Nothing is raised: what cannot be reached is
     a finding, and what depends on it is left out.
@@ -60,7 +60,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     except FuzeError as error:
         remedy = "check DATABASE_URL, the server behind it, and the disk"
         found.append(Finding(name="database", ok=False, detail=one_line(error), remedy=remedy))
-    return [*found, _model(settings)]
+    return [*found, _model(settings), *_tokens(settings)]
 
 
 def _redis(settings: Settings) -> tuple[list[Finding], redis.Redis | None]:
@@ -219,6 +219,19 @@ def _model(settings: Settings) -> Finding:
         remedy = "set FUZE_EMBEDDING_MODEL, or `off`; vectors are filled in once it is there"
         return Finding(name="model", ok=False, detail=one_line(error), remedy=remedy)
     return Finding(name="model", ok=True, detail=detail)
+
+
+def _tokens(settings: Settings) -> list[Finding]:
+    if settings.api_tokens is None:
+        return []
+    from fuze_bench.pipeline.api.tokens import Tokens  # only here: it brings what serves HTTP
+
+    try:
+        Tokens(settings.api_tokens)
+    except SettingsError as error:
+        remedy = "mend the file: until then the API lets nobody in"
+        return [Finding(name="tokens", ok=False, detail=one_line(error), remedy=remedy)]
+    return [Finding(name="tokens", ok=True, detail=f"{settings.api_tokens} can be used")]
 
 
 def _ago(moment_s: float) -> str:

@@ -144,6 +144,7 @@ class BookmarkService:
         return deleted is not None
 
     def close(self) -> None:
+        self.queue.close()
         self.fallback.close()
         if self._pipeline is not None:
             self._pipeline.close()

@@ -57,8 +57,13 @@ class TaskQueue:
         self._lock = threading.Lock()
         self._retry_at_s = 0.0
         self._is_away = False
+        self._closed = threading.Event()
         self._listeners = Listeners()
         self._redis = self._connect(settings.redis_url)
+
+    def close(self) -> None:
+        """Wait for the return of Redis no longer. Safe to call twice."""
+        self._closed.set()
 
     def dispatch(self, bookmarks: Sequence[Bookmark], *, again: bool = False) -> list[JobHandle]:
         """See to the processing of saved bookmarks: on their queues, else on threads, else by whoever recovers them.
@@ -256,9 +261,9 @@ class TaskQueue:
 
     def _wait_for_return(self) -> None:
         """Where saves are taken, none of them finds out whether Redis is back: one that hangs would hold it."""
-        while self._is_away:
-            time.sleep(max(_SHORTEST_RETRY_S, self._settings.redis_retry_s))
-            self.is_available()
+        while not self._closed.wait(max(_SHORTEST_RETRY_S, self._settings.redis_retry_s)):
+            if self.is_available():
+                return
 
     def _came_back(self) -> None:
         with self._lock:
