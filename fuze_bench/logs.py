@@ -73,6 +73,17 @@ def configure(log_format: str = "text", level: str = "INFO") -> None:
         threading.excepthook = _on_thread_exception
 
 
+def present_setup() -> tuple[str, str]:
+    """Format and level, for `configure` in a process that this one starts."""
+    return "json" if are_json() else "text", logging.getLevelName(logging.getLogger().level)
+
+
+def present_fields() -> dict[str, Any]:
+    """What lines carry here and now, for `during` in a process that works on behalf of this one."""
+    known = {"worker": _worker, **_job.get()}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def are_json() -> bool:
     """Whether lines are JSON, so that what is said to a person at the terminal is not in place."""
     return _handler is not None and isinstance(_handler.formatter, _JsonLine)
@@ -119,7 +130,7 @@ def _fit_to_show(record: logging.LogRecord) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    known = {"worker": _worker, **_job.get(), **{k: v for k, v in vars(record).items() if k in FIELDS}}
+    known = {**present_fields(), **{k: v for k, v in vars(record).items() if k in FIELDS}}
     return {name: known[name] for name in FIELDS if known.get(name) is not None}
 
 
@@ -128,7 +139,8 @@ class _TextLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         line = super().formatMessage(record)
-        return f"{line} [{_worker}]" if _worker and _worker not in line else line
+        worker = present_fields().get("worker")
+        return f"{line} [{worker}]" if worker and worker not in line else line
 
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))

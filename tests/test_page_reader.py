@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,8 @@ from fuze_bench.processes import is_running
 
 HTML = "text/html; charset=utf-8"
 URL = "https://example.org/"
+#: So much of nothing that the reader says so in the log.
+EMPTY_PARAGRAPHS = b"<p>\0</p>" * 50_000
 HEAVY_PAGE = b"<html><head><title>T</title></head><body>" + b"<p>Some words that can be read.</p>" * 3_000
 
 
@@ -77,6 +80,37 @@ def test_a_heavy_page_is_read_elsewhere_by_one_process(reader: PageReader) -> No
         for name, body in HEAVY.items():
             assert "Some words that can be read" in reader.read(body, HTML, URL).text, name
     assert len(confined_pids()) == 1
+
+
+def test_what_is_secret_stays_out_of_it(reader: PageReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_URL", "DATABASE_URL", "PGPASSWORD", "FUZE_API_TOKENS", "HF_TOKEN"):
+        monkeypatch.setenv(name, "very-secret")
+    reader.read(HEAVY_PAGE, HTML, URL)
+    [pid] = confined_pids()
+    assert b"very-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_its_lines_are_as_those_of_its_process() -> None:
+    code = f"""
+from fuze_bench import logs
+from fuze_bench.pipeline.bookmarks import ProcessingError
+from fuze_bench.pipeline.page_reader import PageReader
+from test_page_reader import EMPTY_PARAGRAPHS
+logs.configure("json")
+logs.name_worker("w")
+with logs.during({{"job": "bookmark-7-1", "bookmark": 7}}):
+    try:
+        PageReader(60.0).read(EMPTY_PARAGRAPHS, "{HTML}", "{URL}")
+    except ProcessingError:
+        pass
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines
+    assert {(line["worker"], line["job"], line["bookmark"]) for line in lines} == {("w", "bookmark-7-1", 7)}
 
 
 def test_too_long_is_a_reason_and_the_next_page_is_read() -> None:

@@ -1,4 +1,4 @@
-"""Reads heavy pages in a process of its own: `python -m fuze_bench.pipeline.confined_reader FD PARENT_PID TIMEOUT_S`.
+"""Reads heavy pages in a process of its own: `python -m fuze_bench.pipeline.confined_reader FD PARENT_PID TIMEOUT_S LOG_FORMAT LOG_LEVEL`.
 
 Started by `page_reader`, which keeps the other end of the socket FD, and kept for page after page. The system limits
 its memory; it ends with its parent, and by itself soon after a page that takes longer than is allowed.
@@ -34,7 +34,7 @@ _GRACE_S = 5
 _OUT_OF_MEMORY = Reply(reason=Reason.TOO_COMPLEX, detail=f"needs more than {MEMORY_BYTES // 2**20} MiB")
 
 
-def main(fd: int, parent_pid: int, timeout_s: float) -> None:
+def main(fd: int, parent_pid: int, timeout_s: float, log_format: str, log_level: str) -> None:
     """Answer requests until the other end is closed."""
     die_with_parent(signal.SIGKILL)
     if os.getppid() != parent_pid:
@@ -43,7 +43,7 @@ def main(fd: int, parent_pid: int, timeout_s: float) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    logs.configure()
+    logs.configure(log_format, log_level)
     extract.preload()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     at_start_bytes = _taken_bytes("VmSize")
@@ -54,7 +54,8 @@ def main(fd: int, parent_pid: int, timeout_s: float) -> None:
         send(connection, Reply())
         while (request := receive(connection, Request)) is not None:
             signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
-            reply = _read(request, limit_bytes - _MARGIN_BYTES)
+            with logs.during(request.log_fields):
+                reply = _read(request, limit_bytes - _MARGIN_BYTES)
             kept_bytes = _taken_bytes("VmSize") - at_start_bytes
             ends = reply.reason is Reason.TOO_COMPLEX or kept_bytes > _MOST_KEPT_BYTES
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -88,4 +89,4 @@ def _taken_bytes(what: str) -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

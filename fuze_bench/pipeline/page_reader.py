@@ -13,6 +13,7 @@ import sys
 import threading
 from concurrent.futures import Future
 
+from fuze_bench import logs
 from fuze_bench.errors import ServiceError
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.extract import Extracted, extract_light
@@ -20,6 +21,10 @@ from fuze_bench.pipeline.reader_messages import Reply, Request, receive, send
 from fuze_bench.processes import is_running
 
 _START_TIMEOUT_S = 60.0
+#: What an interpreter needs of the environment. The rest stays here, passwords and tokens with it: what reads hostile
+#: pages has no use for them.
+_NEEDED = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_NEEDED_PREFIXES = ("LC_", "PYTHON")
 
 
 class PageReader:
@@ -38,7 +43,11 @@ class PageReader:
     def read(self, body: bytes, content_type: str, url: str) -> Extracted:
         """What `extract` finds on the page. Raises ProcessingError, `too_complex` for a page beyond the limits."""
         found = extract_light(body, content_type, url)
-        return self._read_confined(Request(body, content_type, url)) if found is None else found
+        return (
+            self._read_confined(Request(body, content_type, url, logs.present_fields()))
+            if found is None
+            else found
+        )
 
     def close(self) -> None:
         """End the confined process. Safe to call twice."""
@@ -133,11 +142,12 @@ class _Confined:
 def _keep(theirs: socket.socket, timeout_s: float, started: Future[subprocess.Popen[bytes]]) -> None:
     """Start the process and stay until it ends: on Linux it is ended with the thread that started it."""
     argv = [sys.executable, "-m", "fuze_bench.pipeline.confined_reader"]
-    options = [str(theirs.fileno()), str(os.getpid()), str(timeout_s)]
+    options = [str(theirs.fileno()), str(os.getpid()), str(timeout_s), *logs.present_setup()]
+    environment = {k: v for k, v in os.environ.items() if k in _NEEDED or k.startswith(_NEEDED_PREFIXES)}
     with theirs:
         try:
             process = subprocess.Popen(
-                [*argv, *options], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                [*argv, *options], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
             )
         except OSError as error:
             started.set_exception(ServiceError(f"the confined reader cannot be started: {error}"))

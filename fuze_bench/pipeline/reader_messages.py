@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,11 +15,12 @@ _LENGTH_BYTES = 8
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A page to read: the arguments of `extract`."""
+    """A page to read: the arguments of `extract`, and what log lines about it carry."""
 
     body: bytes
     content_type: str
     url: str
+    log_fields: dict[str, Any] = {}
 
 
 class Reply(msgspec.Struct, frozen=True):
