@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
-import click
 import redis
 from rich.console import Console
 from rich.live import Live
@@ -29,6 +28,7 @@ from fuze_bench.pipeline.redis_server import connect, masked_url, redis_for, run
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.worker_command import remark
 from fuze_bench.processes import Child, free_port
 
 _REFRESH_S = 0.5
@@ -176,7 +176,7 @@ def _save(service: BookmarkService, items: list[ImportItem]) -> None:
     for group in in_groups(items):
         for result in save_group(service, group, user_id=1, queue="low"):
             if result.error is not None:
-                click.echo(refusal(result), err=True)
+                remark(refusal(result))
 
 
 def _screen(snapshot: Snapshot, workers: int) -> Table:

@@ -117,6 +117,35 @@ def test_text_stays_readable_and_names_the_worker(
     assert len(shown) == 6, shown  # the last: it is done
 
 
+def test_what_an_operator_does_is_logged_where_programs_read(
+    settings: Settings, service: BookmarkService
+) -> None:
+    service.save([service.check(user_id=1, url="https://example.org/1")])
+
+    def run(log_format: str, *arguments: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "fuze_bench.cli", *arguments],
+            env=settings.environment(os.environ) | {"FUZE_LOG_FORMAT": log_format},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout, done.stderr
+
+    assert run("text", "cancel", "1") == ("bookmark 1 cancelled\n", "")
+    answer, lines = run("json", "retry", "--failed")
+    assert answer.startswith("1 of 1 failed bookmarks")
+    assert [line["message"] for line in of_events(parsed(lines), 1)] == ["bookmark 1 to be processed again"]
+    answer, lines = run("json", "cancel", "1")
+    [line] = of_events(parsed(lines), 1)
+    assert (line["message"], line["job"]) == ("bookmark 1 cancelled", "bookmark-1-2")
+    answer, lines = run("json", "save", "https://example.org/2", "no-address")
+    assert answer.startswith("saved")
+    assert {"bookmark 2 saved (default, rq)"} <= {line["message"] for line in parsed(lines)}
+    assert [line["level"] for line in parsed(run("json", "status", "nonsense")[1])] == ["error"]
+
+
 def test_an_exception_is_one_line(settings: Settings, start_worker: StartWorker) -> None:
     with connect(settings.redis_url or "") as connection:
         queue = Queue("default", connection=connection, serializer=JSONSerializer)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.worker_command import settings_of_short_command
 
 
 @click.command()
@@ -16,7 +14,7 @@ def dashboard(port: int) -> None:
     from fuze_bench.pipeline.redis_server import require_running_redis
     from fuze_bench.processes import free_port
 
-    settings = require_running_redis(Settings.from_mapping(os.environ))
+    settings = require_running_redis(settings_of_short_command())
     assert settings.redis_url is not None
     port = free_port(port=port)
     try:

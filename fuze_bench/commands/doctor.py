@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.worker_command import settings_of_short_command
 
 
 @click.command()
@@ -18,7 +16,7 @@ def doctor(as_json: bool) -> None:
     from fuze_bench.pipeline.diagnosis import diagnose
     from fuze_bench.pipeline.redis_server import with_running_redis
 
-    findings = diagnose(with_running_redis(Settings.from_mapping(os.environ)))
+    findings = diagnose(with_running_redis(settings_of_short_command()))
     is_well = all(finding.ok for finding in findings)
     if as_json:
         click.echo(msgspec.json.encode({"ok": is_well, "findings": findings}).decode())

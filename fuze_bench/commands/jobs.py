@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -15,7 +14,8 @@ import click
 
 from fuze_bench.errors import InputError, QueueUnavailableError, one_line
 from fuze_bench.pipeline.bookmarks import Reason, parse_job_id
-from fuze_bench.pipeline.settings import QUEUES, Settings
+from fuze_bench.pipeline.settings import QUEUES
+from fuze_bench.pipeline.worker_command import remark, settings_of_short_command
 
 if TYPE_CHECKING:
     import redis
@@ -67,7 +67,7 @@ def status(job: str, as_json: bool) -> None:
     from fuze_bench.pipeline.store import Store
     from fuze_bench.pipeline.task_queue import TaskQueue
 
-    settings = with_running_redis(Settings.from_mapping(os.environ))
+    settings = with_running_redis(settings_of_short_command())
     with Store(settings) as store:
         state = TaskQueue(settings).job_state(job, store)
         key = parse_job_id(job)
@@ -93,7 +93,7 @@ def recover() -> None:
     from fuze_bench.pipeline.store import Store
     from fuze_bench.pipeline.task_queue import TaskQueue
 
-    settings = require_running_redis(Settings.from_mapping(os.environ))
+    settings = require_running_redis(settings_of_short_command())
     with Store(settings) as store:
         click.echo(Recovery(settings, store, TaskQueue(settings)).everything())
 
@@ -119,7 +119,7 @@ def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> No
     from fuze_bench.pipeline.redis_server import require_running_redis
     from fuze_bench.pipeline.service import BookmarkService
 
-    settings = require_running_redis(Settings.from_mapping(os.environ))
+    settings = require_running_redis(settings_of_short_command())
     with BookmarkService(settings) as service:
         found = service.store.failed(reason=Reason(reason) if reason else None, since_s=since_s)
         if dry_run:
@@ -135,7 +135,7 @@ def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> No
         click.echo(f"{again} of {len(found)} failed bookmarks are on their way again, on the low queue")
         warning = service.queue.warning("low") if again else None
         if warning:
-            click.echo(f"warning    {warning}", err=True)
+            remark(f"warning    {warning}")
 
 
 @click.command()
@@ -145,7 +145,7 @@ def cancel(bookmarks: tuple[int, ...]) -> None:
     from fuze_bench.pipeline.redis_server import with_running_redis
     from fuze_bench.pipeline.service import BookmarkService
 
-    with BookmarkService(with_running_redis(Settings.from_mapping(os.environ))) as service:
+    with BookmarkService(with_running_redis(settings_of_short_command())) as service:
         cancelled = {bookmark.id for bookmark in service.cancel(bookmarks)}
         for number in bookmarks:
             found = service.store.get(number)
@@ -202,7 +202,7 @@ def _running_redis() -> Iterator[redis.Redis]:
 
     from fuze_bench.pipeline.redis_server import connect, require_running_redis
 
-    settings = require_running_redis(Settings.from_mapping(os.environ))
+    settings = require_running_redis(settings_of_short_command())
     assert settings.redis_url is not None
     try:
         with connect(settings.redis_url, connect_timeout_s=5, timeout_s=10) as client:

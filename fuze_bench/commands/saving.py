@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections import Counter
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from fuze_bench.pipeline.settings import QUEUES, Settings
+from fuze_bench.pipeline.settings import QUEUES
+from fuze_bench.pipeline.worker_command import remark, settings_of_short_command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -78,7 +78,7 @@ def _save_all(items: list[ImportItem], queue: str, *, count: bool) -> int:
     from fuze_bench.pipeline.service import BookmarkService
 
     with (
-        BookmarkService(with_running_redis(Settings.from_mapping(os.environ))) as service,
+        BookmarkService(with_running_redis(settings_of_short_command())) as service,
         Progress(
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
@@ -107,7 +107,7 @@ def _save_items(
                     counts[result.result] += 1
                     if result.warning not in warned:
                         warned.add(result.warning)
-                        click.echo(f"warning    {result.warning}", err=True)
+                        remark(f"warning    {result.warning}")
                     _say(result)
                 progress.advance(task, len(group))
                 if is_interrupted():
@@ -115,10 +115,9 @@ def _save_items(
     finally:
         if count:
             left = len(items) - counts.total()
-            click.echo(
+            remark(
                 f"{counts['saved']} saved, {counts['duplicate']} duplicates, {counts['refused']} refused"
-                + (f", {left} not tried" if left else ""),
-                err=True,
+                + (f", {left} not tried" if left else "")
             )
     return counts
 
@@ -128,7 +127,7 @@ def _say(result: ItemResult) -> None:
 
     saved = result.saved
     if saved is None:
-        click.echo(refusal(result), err=True)
+        remark(refusal(result))
     else:
         job, bookmark = saved.job, saved.bookmark
         click.echo(printable(f"{result.result:<10} {job.id} ({job.mode}, {bookmark.status}) {bookmark.url}"))
@@ -156,9 +155,9 @@ def _finish_here(service: BookmarkService, progress: Progress) -> None:
     left = service.fallback.size()
     if not left:
         return
-    click.echo(f"no Redis: processing {left} here (Ctrl-C leaves the rest saved)", err=True)
+    remark(f"no Redis: processing {left} here (Ctrl-C leaves the rest saved)")
     task = progress.add_task("processing", total=left)
     while not service.fallback.join(timeout_s=0.5):
         progress.update(task, completed=left - service.fallback.size())
     counts = ", ".join(f"{name} {number}" for name, number in service.store.counts().items() if number)
-    click.echo(f"bookmarks now: {counts}", err=True)
+    remark(f"bookmarks now: {counts}")

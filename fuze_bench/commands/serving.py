@@ -56,7 +56,7 @@ def up(
     from fuze_bench.up import run_up
 
     run_up(
-        settings_and_logs(log_format, level="WARNING"),
+        settings_and_logs(log_format, text_level="WARNING"),
         workers=workers,
         kind=Kind(kind),
         port=port,

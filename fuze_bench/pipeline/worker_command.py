@@ -32,12 +32,15 @@ def log_format_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return option(command)
 
 
-def settings_and_logs(log_format: str | None, level: str = "INFO") -> Settings:
-    """The environment's settings with the log format of the command line, if one is given; logs are set up so."""
+def settings_and_logs(log_format: str | None = None, *, text_level: str = "INFO") -> Settings:
+    """The environment's settings with the log format of the command line, if one is given; logs are set up so.
+
+    `text_level`: for people, who read a command's answer, WARNING; programs get every line.
+    """
     settings = Settings.from_mapping(os.environ)
     if log_format is not None:
         settings = replace(settings, log_format=log_format)
-    logs.configure(settings.log_format, level)
+    logs.configure(settings.log_format, "INFO" if settings.log_format == "json" else text_level)
     return settings
 
 
@@ -103,11 +106,20 @@ def run_command(command: click.Command, argv: Sequence[str], program: str) -> in
 
 
 def _complain(program: str, message: str) -> None:
-    """To the person at the terminal, or in the form of every other line where programs read them."""
+    remark(f"{program}: {message}", logging.ERROR)
+
+
+def settings_of_short_command() -> Settings:
+    """The environment's settings for a command that answers and ends; logs are set up so."""
+    return settings_and_logs(text_level="WARNING")
+
+
+def remark(message: str, level: int = logging.INFO) -> None:
+    """Beside a command's answer: to the person at the terminal, or as every other line where programs read them."""
     if logs.are_json():
-        logger.error("%s", message)
+        logger.log(level, "%s", message)
     else:
-        click.echo(f"{program}: {message}", err=True)
+        click.echo(message, err=True)
 
 
 def main() -> int:
