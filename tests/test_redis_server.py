@@ -14,7 +14,7 @@ import pytest
 import redis
 from conftest import wait_until
 
-from fuze_bench.errors import SettingsError
+from fuze_bench.errors import ServiceError, SettingsError
 from fuze_bench.pipeline.redis_server import (
     PrivateRedis,
     connect,
@@ -105,6 +105,28 @@ def test_a_deep_folder_does_not_break_the_socket(tmp_path: Path) -> None:
         assert connect(server.url).ping()
         folder = server.socket_path.parent
     assert not folder.exists()
+
+
+def test_it_comes_back_where_it_was(tmp_path: Path) -> None:
+    """Whatever the folder: who was told its address does not look for another."""
+    for name in ("short", "d" * 120, "büro kopie"):
+        urls = set()
+        for _ in range(2):
+            with PrivateRedis(tmp_path / name) as server:
+                urls.add(server.url)
+        assert len(urls) == 1
+
+
+def test_a_folder_of_somebody_else_is_no_place_for_the_socket(tmp_path: Path) -> None:
+    with PrivateRedis(tmp_path / "a b") as server:
+        folder = server.socket_path.parent
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    try:
+        with pytest.raises(ServiceError, match="of this user alone"):
+            PrivateRedis(tmp_path / "a b")
+    finally:
+        folder.rmdir()
 
 
 def test_a_blank_in_the_folder_does_not_break_a_stock_worker(tmp_path: Path) -> None:

@@ -101,6 +101,19 @@ def test_an_outage_is_one_line_and_ends_by_itself(
     assert sum("Redis is back" in m for m in messages) == 1
 
 
+def test_nobody_waits_for_redis_once_it_is_closed(
+    impatient: Settings, private_redis: PrivateRedis, origin: Origin
+) -> None:
+    def waiting() -> bool:
+        return any(thread.name == "redis-return" for thread in threading.enumerate())
+
+    with BookmarkService(impatient) as service:
+        private_redis.stop()
+        assert save(service, f"{origin.url}/page/0").job.mode is Mode.THREAD
+        assert waiting()
+    wait_until(lambda: not waiting(), what="the thread to end")
+
+
 def test_a_redis_that_was_away_is_not_asked_again_at_once(
     settings: Settings, private_redis: PrivateRedis
 ) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +159,7 @@ class PrivateRedis:
         if len(str(self.socket_path).encode()) > _LONGEST_SOCKET_PATH or re.search(
             r"[\s=]", str(self.socket_path)
         ):
-            self._socket_folder = Path(tempfile.mkdtemp(prefix="fuze-", dir=_short_temporary_folder()))
+            self._socket_folder = _short_folder_for(folder)
             self.socket_path = self._socket_folder / "redis.sock"
         self.url = f"unix://{quote(str(self.socket_path))}"
         self._child: Child | None = None
@@ -217,10 +220,20 @@ class PrivateRedis:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
 
-def _short_temporary_folder() -> str | None:
-    """The usual place for temporary files unless that is itself too deep for a socket."""
+def _short_folder_for(folder: Path) -> Path:
+    """A folder of our own for the socket, the same one each time: who knew the server's address finds it again there.
+
+    It is among the temporary files, unless they are themselves too deep. Raises ServiceError if it is somebody else's.
+    """
     usual = tempfile.gettempdir()
-    return usual if len(usual.encode()) < 60 else "/tmp"
+    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
+    short = Path(usual if len(usual.encode()) < 60 else "/tmp") / f"fuze-{os.getuid()}-{name}"
+    with suppress(FileExistsError):
+        short.mkdir(mode=0o700)
+    found = short.lstat()
+    if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
+        raise ServiceError(f"{short} is not a folder of this user alone, as a private Redis needs: remove it")
+    return short
 
 
 @contextmanager
