@@ -78,6 +78,15 @@ def test_a_page_holds_all_it_needs_and_its_links_lead_somewhere(report: Path, pa
             assert ((report / page).parent / target).is_file(), target
 
 
+def test_nothing_in_it_says_where_it_was_made(report: Path):
+    """Neither the notebook nor the data: the whole folder is there to be published."""
+    for path in report.rglob("*"):
+        if path.suffix in (".ipynb", ".json", ".html"):
+            assert str(report.parent) not in path.read_text(), path
+    [run] = (report / "data").iterdir()
+    assert f'"folder": "../data/{run.name}"' in (report / "notebooks" / "worker_counts.ipynb").read_text()
+
+
 def test_the_index_says_the_answer_first(report: Path):
     text = re.sub(r"<style>.*?</style>", "", (report / "index.html").read_text(), flags=re.DOTALL)
     places = [

@@ -109,7 +109,8 @@ def test_a_run_whose_pages_are_elsewhere_can_still_be_read(tmp_path):
     pages.mkdir()
     writer = new_run(tmp_path, pages=str(pages))
     pages.rmdir()
-    assert load_run(writer.folder).pages == str(pages)
+    assert load_run(writer.folder).pages == pages.name
+    assert str(tmp_path) not in (writer.folder / "spec.json").read_text()
 
 
 def test_the_conclusion_is_computed_and_says_its_doubts(tmp_path):

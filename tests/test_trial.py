@@ -16,6 +16,7 @@ from conftest import wait_until
 from fuze_bench.lab import trial as trial_module
 from fuze_bench.lab.origin import Origin
 from fuze_bench.lab.results import load_run
+from fuze_bench.lab.run import recorded_settings
 from fuze_bench.lab.spec import Configuration, Experiment, PlannedTrial
 from fuze_bench.lab.trial import Trial
 from fuze_bench.lab.worker_host import WorkerHost
@@ -134,6 +135,23 @@ def test_a_backlog_that_is_not_done_in_time_makes_the_trial_fail(tmp_path: Path,
         trial.close()
     assert trial.row().status == "failed"
     assert "not done after 0.5 s" in (trial.row().problem or "")
+
+
+def test_what_is_recorded_is_what_the_trials_ran_with_and_no_place_on_this_machine(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    asked = Settings(
+        data_dir=tmp_path,
+        host_fetches=2,
+        lease_s=7.0,
+        embedding_model=str(tmp_path / "model"),
+        redis_url="redis://:very-secret@h/0",
+        api_tokens=tmp_path / "tokens",
+    )
+    recorded = recorded_settings(asked)
+    assert (recorded["FUZE_HOST_FETCHES"], recorded["FUZE_HOST_INTERVAL_S"]) == ("0", "0.0")
+    assert (recorded["FUZE_LEASE_S"], recorded["FUZE_EMBEDDING_MODEL"]) == ("7.0", "model")
+    assert not any(str(tmp_path) in value or "very-secret" in value for value in recorded.values())
+    assert recorded_settings(replace(asked, embedding_model="org/name"))["FUZE_EMBEDDING_MODEL"] == "org/name"
 
 
 def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Path):

@@ -122,10 +122,13 @@ def _section(each: Executed, node: Any, out: Path) -> pages.Section:
     if each.failure is not None or folder is None:
         return pages.Section(**links, failure=each.failure)
     try:
-        run = load_run(folder)
-        return pages.Section(**links, **_findings(run, out))
+        run = load_run(each.path.parent / folder)
+        section = pages.Section(**links, **_findings(run, out))
     except FuzeError as error:
         return pages.Section(**links, failure=one_line(error))
+    _hide_paths(node, f"../data/{run.folder.name}")
+    nbformat.write(node, each.path)  # type: ignore[no-untyped-call]
+    return section
 
 
 def _findings(run: Run, out: Path) -> dict[str, Any]:
@@ -160,6 +163,16 @@ def _copy_data(run: Run, out: Path) -> list[tuple[str, str]]:
             shutil.copyfile(path, target / path.name)
             links.append((path.name, f"data/{run.folder.name}/{path.name}"))
     return links
+
+
+def _hide_paths(node: Any, folder: str) -> None:
+    """The notebook in the report names the copy of its run, and not where anything was on this machine."""
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            if RUN_MIME_TYPE in output.get("data", {}):
+                output["data"][RUN_MIME_TYPE] = {"folder": folder}
+    for name in ("input_path", "output_path"):
+        node.metadata.get("papermill", {}).pop(name, None)
 
 
 def _run_folder(node: Any) -> str | None:

@@ -164,10 +164,15 @@ class RunWriter:
         self.folder = _new_folder(root, name)
         self._trials: dict[int, TrialRow] = {}
         self._events: dict[int, list[EventRow]] = {}
+        recorded = experiment.to_mapping()
+        if recorded["pages"] is not None:
+            recorded["pages"] = Path(
+                recorded["pages"]
+            ).name  # where that folder was is nobody else's business
         spec = {
             "format_version": FORMAT_VERSION,
             "name": name,
-            "experiment": experiment.to_mapping(),
+            "experiment": recorded,
             "settings": dict(settings),
         }
         _write_json(self.folder / _SPEC, spec)

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -19,14 +21,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from fuze_bench.lab.machine import describe_machine
 from fuze_bench.lab.results import OK, Run, RunWriter, TrialRow, load_run
 from fuze_bench.lab.spec import Experiment, PlannedTrial
-from fuze_bench.lab.trial import Trial
+from fuze_bench.lab.trial import Trial, settings_of_trials
 from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.settings import Settings
 
 RUN_NAME = "worker-counts"
-#: Settings that say nothing about the run, and much about whose machine it was; the first two may hold a password.
+#: Settings that say nothing about the run, and much about whose machine it was.
 _WHOSE_MACHINE_IT_WAS = frozenset(
-    "REDIS_URL DATABASE_URL FUZE_DATA_DIR FUZE_FETCH_ALLOW FUZE_API_TOKENS FUZE_API_HOSTS FUZE_HOST_UNLIMITED".split()
+    "FUZE_DATA_DIR FUZE_FETCH_ALLOW FUZE_API_TOKENS FUZE_API_HOSTS FUZE_HOST_UNLIMITED".split()
 )
 
 
@@ -38,11 +40,12 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
     the finished trials are.
     """
     settings = Settings.from_mapping(os.environ) if settings is None else settings
-    recorded = {
-        name: value for name, value in settings.to_mapping().items() if name not in _WHOSE_MACHINE_IT_WAS
-    }
     writer = RunWriter(
-        settings.data_dir / "runs", RUN_NAME, experiment, settings=recorded, machine=describe_machine()
+        settings.data_dir / "runs",
+        RUN_NAME,
+        experiment,
+        settings=recorded_settings(settings),
+        machine=describe_machine(),
     )
     plan = experiment.plan()
     with _reporter(len(plan)) as reporter, WorkerHost(settings, writer.folder / "worker-host.log") as host:
@@ -56,6 +59,15 @@ def run_experiment(experiment: Experiment, settings: Settings | None = None) -> 
             reporter.say(f"stopped; what was measured so far is in {writer.folder}")
             raise
     return load_run(writer.folder)
+
+
+def recorded_settings(settings: Settings) -> dict[str, str]:
+    """What the trials run with, as others may know it: of a model's folder the name alone."""
+    model = settings.embedding_model
+    if Path(model).is_absolute() or Path(model).is_dir():
+        model = Path(model).name
+    mapping = replace(settings_of_trials(settings), embedding_model=model).to_mapping()
+    return {name: value for name, value in mapping.items() if name not in _WHOSE_MACHINE_IT_WAS}
 
 
 @contextmanager

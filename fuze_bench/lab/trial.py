@@ -31,6 +31,13 @@ _DONE = (Status.PROCESSED, Status.FAILED)
 Progress = Callable[[int, int], None]
 
 
+def settings_of_trials(settings: Settings) -> Settings:
+    """What every trial runs with, where the caller's settings are these: Redis and database are the trial's own, and
+    so is the one site, which may be asked as often as there are workers.
+    """
+    return replace(settings, redis_url=None, database_url=None, host_fetches=0, host_interval_s=0.0)
+
+
 class Trial:
     """One planned trial in a fresh `folder`, on an empty Redis and an empty database of its own.
 
@@ -53,10 +60,7 @@ class Trial:
         self.planned = planned
         self.events: list[EventRow] = []
         self._experiment = experiment
-        # The one site of a trial is the trial's own.
-        self._settings = replace(
-            settings, data_dir=folder, redis_url=None, database_url=None, host_fetches=0, host_interval_s=0.0
-        )
+        self._settings = replace(settings_of_trials(settings), data_dir=folder)
         self._folder = folder
         self._host = host
         self._limit_s = _limit_s(experiment, planned) if timeout_s is None else timeout_s
