@@ -52,7 +52,8 @@ _ANY_NUMBER = 1_000_000
 #: A page that is processed again must show at least this share of the words that are stored.
 _LEAST_KEPT = 0.5
 _FILL_IN_BATCH = 32
-_FILL_IN_MAX_S = 300.0
+#: No longer, because other jobs wait meanwhile: what is left is another job.
+_FILL_IN_MAX_S = 30.0
 
 
 def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> dict[str, Any] | Retry:
@@ -80,9 +81,14 @@ def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> d
     return {"bookmark_id": bookmark_id, "status": str(Status.PROCESSED), "words": outcome.word_count}
 
 
-def fill_in_embeddings_task() -> int:
-    """The job that embeds texts stored while the model could not be had; returns how many it did."""
-    return current_pipeline().fill_in_embeddings()
+def fill_in_embeddings_task() -> int | Retry:
+    """The job that embeds texts stored while the model could not be had; returns how many it did.
+
+    It goes back on its queue, by a Retry, as long as it gets on and something is left.
+    """
+    pipeline = current_pipeline()
+    done = pipeline.fill_in_embeddings()
+    return Retry(max=_ANY_NUMBER) if done and pipeline.store.texts_without_vector(0, 1) else done
 
 
 @dataclass
@@ -218,13 +224,13 @@ class Pipeline:
             return after_failure(outcome, claim, now_s, self.settings)
         return outcome
 
-    def fill_in_embeddings(self, max_s: float = _FILL_IN_MAX_S) -> int:
-        """Embed texts that were stored without a vector; stops after `max_s` seconds. How many were done."""
-        done, after_id, until_s = 0, 0, time.monotonic() + max_s
-        while self.embedder.state is EmbeddingState.OK and time.monotonic() < until_s:
-            waiting = self.store.texts_without_vector(after_id, _FILL_IN_BATCH)
-            if not waiting:
-                break
+    def fill_in_embeddings(self) -> int:
+        """Embed texts that were stored without a vector, for half a minute at most. How many were done."""
+        if self.embedder.state is not EmbeddingState.OK:
+            return 0
+        done, after_id = 0, 0
+        until_s = time.monotonic() + min(_FILL_IN_MAX_S, self.settings.job_timeout_s / 2)
+        while waiting := self.store.texts_without_vector(after_id, _FILL_IN_BATCH):
             after_id = waiting[-1][0]
             vectors = self._vectors([text for _, _, text in waiting])
             rows = [
@@ -233,6 +239,8 @@ class Pipeline:
                 if vector is not None
             ]
             done += self.store.fill_in_vectors(rows, self.embedder.model_name or "")
+            if time.monotonic() >= until_s:
+                break
         return done
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from fuze_bench.errors import FuzeError, QueueUnavailableError
 from fuze_bench.pipeline.bookmarks import Mode, Reason, Status, parse_job_id
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.measurements import Measurements
-from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.settings import NO_MODEL, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import TaskQueue
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Rows are looked through and sent on in groups of this size.
 _GROUP = 1_000
+#: Missing vectors are looked for this many times less often than lost jobs.
+_VECTORS_INTERVALS = 10
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -105,7 +107,8 @@ class Recovery:
         self._measurements.close()
 
     def when_due(self) -> None:
-        """For a loop: one of all processes looks at the leases every few seconds, at everything less often.
+        """For a loop: one of all processes looks at the leases every few seconds, at everything less often, and at
+        missing vectors now and then.
 
         While Redis is away nobody can tell who is first: then each does it, with threads of its own, if it has any.
         Errors are logged: the next look tries again.
@@ -119,8 +122,20 @@ class Recovery:
                 self._logged(self.leases)
             if self._is_first("everything", self._settings.recovery_interval_s):
                 self._logged(self.everything)
+            self._ask_for_vectors()
         except FuzeError as error:
             logger.warning("recovery: %s", error)
+
+    def _ask_for_vectors(self) -> None:
+        """Now and then, for what was stored while nobody had the model; done by a worker that has it."""
+        if self._settings.embedding_model == NO_MODEL:
+            return
+        try:
+            period_s = _VECTORS_INTERVALS * self._settings.recovery_interval_s
+            if self._queue.is_first("vectors", period_s) and self._store.texts_without_vector(0, 1):
+                self._queue.ask_for_vectors()
+        except QueueUnavailableError as error:
+            logger.debug("missing vectors wait: %s", error)
 
     def _is_first(self, name: str, period_s: float) -> bool:
         try:

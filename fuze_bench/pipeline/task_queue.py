@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _NOT_BEGUN = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 _SHORTEST_RETRY_S = 0.05
+_FILL_IN_JOB = "fill-in-embeddings"
+_FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 
 
 class TaskQueue:
@@ -95,6 +97,25 @@ class TaskQueue:
                     for registry in (queue.failed_job_registry, queue.finished_job_registry):
                         client.zrem(registry.key, *ids)
                 queue.enqueue_many(jobs)
+        except redis.RedisError as error:
+            raise self._went_away(error) from error
+        self._came_back()
+
+    def ask_for_vectors(self) -> None:
+        """Have texts embedded that were stored without a vector: one job, unless it waits or runs already.
+
+        Raises QueueUnavailableError.
+        """
+        client = self._client()
+        low, s = self._queue("low", client), self._settings
+        try:
+            if _FILL_IN_JOB not in low.get_job_ids() + low.started_job_registry.get_job_ids(cleanup=False):
+                times = {
+                    "job_timeout": s.job_timeout_s,
+                    "result_ttl": s.result_ttl_s,
+                    "failure_ttl": s.result_ttl_s,
+                }
+                low.enqueue(_FILL_IN_TASK, job_id=_FILL_IN_JOB, **times)
         except redis.RedisError as error:
             raise self._went_away(error) from error
         self._came_back()

@@ -35,8 +35,6 @@ from fuze_bench.pipeline.task_queue import TaskQueue
 logger = logging.getLogger(__name__)
 
 _MAINTENANCE_INTERVAL_S = 30
-_FILL_IN_JOB = "fill-in-embeddings"
-_FILL_IN_TASK = "fuze_bench.pipeline.process.fill_in_embeddings_task"
 
 
 def run_workers(
@@ -107,7 +105,7 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
     store = Store(settings)
     try:
         worker = CLASSES[kind](
-            [Queue(queue, connection=connection, serializer=JSONSerializer) for queue in queues],
+            [Queue(each, connection=connection, serializer=JSONSerializer) for each in queues],
             name=name,
             connection=connection,
             serializer=JSONSerializer,
@@ -116,10 +114,11 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
             default_result_ttl=settings.result_ttl_s,
         )
         worker.log_result_lifespan = False
-        worker.recovery = Recovery(settings, store, TaskQueue(settings))
+        queue = TaskQueue(settings)
+        worker.recovery = Recovery(settings, store, queue)
         worker.checking = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
         note_start(connection)
-        _ask_for_missing_embeddings(connection, kind)
+        _ask_for_missing_vectors(queue, kind)
         worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
     except ValueError as error:
         if "active worker" not in str(error):
@@ -132,7 +131,7 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
     return 0 if burst or worker._stop_requested else 1
 
 
-def _ask_for_missing_embeddings(connection: redis.Redis, kind: Kind) -> None:
+def _ask_for_missing_vectors(queue: TaskQueue, kind: Kind) -> None:
     """Texts that were stored while the model could not be had get their vectors now that this worker has it."""
     if kind is Kind.SPAWN:
         return
@@ -140,10 +139,7 @@ def _ask_for_missing_embeddings(connection: redis.Redis, kind: Kind) -> None:
 
     pipeline = current_pipeline()
     if pipeline.embedder.state is EmbeddingState.OK and pipeline.store.texts_without_vector(0, 1):
-        # One job for all workers that start: the same id replaces the one that waits.
-        low = Queue("low", connection=connection, serializer=JSONSerializer)
-        if _FILL_IN_JOB not in low.get_job_ids():
-            low.enqueue(_FILL_IN_TASK, job_id=_FILL_IN_JOB, job_timeout=600)
+        queue.ask_for_vectors()
 
 
 def _level_name() -> str:
