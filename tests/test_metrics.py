@@ -27,7 +27,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
-from fuze_bench.pipeline.measurements import KEY
+from fuze_bench.pipeline.measurements import KEY, Measurements
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
@@ -246,6 +246,29 @@ def test_a_redis_that_hangs_costs_one_timeout_and_nothing_is_counted_twice(
     assert counts(settings)["failed|not_found"] == 6
     assert counts(settings)["stage|fetch|sum"] > 0
     pipeline.close()
+
+
+def test_nobody_waits_for_the_thread_that_asks_whether_redis_is_back(
+    settings: Settings, private_redis: PrivateRedis
+) -> None:
+    locked: list[bool] = []
+
+    class Watched(Measurements):
+        def _send(self) -> str | None:
+            if threading.current_thread().name == "measurements":
+                locked.append(self._lock.locked())
+            return super()._send()
+
+    private_redis.stop()
+    watched = Watched(replace(settings, redis_retry_s=0.05))
+    watched.failed(Reason.TIMED_OUT, 1)
+    wait_until(lambda: locked, what="the thread to ask")
+    watched.failed(Reason.TIMED_OUT, 1)
+    private_redis.start()
+    wait_until(lambda: counts(settings).get("failed|timed_out") == 2, what="both to be added")
+    assert len(locked) >= 3
+    assert not any(locked)
+    watched.close()
 
 
 def test_a_fork_adds_only_its_own(settings: Settings) -> None:

@@ -77,7 +77,8 @@ class Measurements:
     """Adds to the counts in Redis; while it is away, keeps what is to be added (a number a field, so it is bounded).
 
     Only the call that finds Redis away waits for it, and not for longer than its timeout: from then on a thread asks
-    whether it is back. Safe to use from threads, and after a fork.
+    whether it is back. A process that ends before that, as the one that a fork or spawn worker has for a job, takes
+    along what it kept. Safe to use from threads, and after a fork.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -149,15 +150,12 @@ class Measurements:
     def _wait_for_return(self) -> None:
         # As long as Redis is away, nobody but this thread sends; it does so without the lock.
         while not self._closed.wait(max(_SHORTEST_RETRY_S, self._settings.redis_retry_s)):
-            if self._sent is not None and self._send() is not None:
-                continue
-            with self._lock:
-                if self._waiting:
+            while self._send() is None:
+                with self._lock:
+                    if not self._waiting:
+                        self._is_away = False
+                        return
                     self._sent, self._waiting = (uuid.uuid4().hex, self._waiting), Counts()
-                    if self._send() is not None:
-                        continue
-                self._is_away = False
-                return
 
 
 _clock_lock = threading.Lock()
