@@ -280,16 +280,19 @@ class Pipeline:
 
     def _fetch(self, items: list[_Item]) -> None:
         def fetch(item: _Item) -> None:
-            turn = self._local_hosts.turn(item.claim.url) if self._local_hosts else nullcontext()
-            with turn:
-                item.page = self._fetcher.fetch(item.claim.url)
+            item.page = self._fetcher.fetch(item.claim.url)
+
+        def fetch_in_turn(item: _Item) -> None:
+            # Around the stage: a wait for the host's turn is not time that the fetch took.
+            with self._local_hosts.turn(item.claim.url) if self._local_hosts else nullcontext():
+                self._stage(item, "fetch", fetch)
 
         if len(items) == 1:
-            self._stage(items[0], "fetch", fetch)
+            fetch_in_turn(items[0])
             return
         threads = min(len(items), self.settings.fetch_threads)
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-            list(pool.map(lambda item: self._stage(item, "fetch", fetch), items))
+            list(pool.map(fetch_in_turn, items))
 
     def _extract(self, item: _Item) -> None:
         assert item.page is not None
