@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +197,25 @@ def test_a_clock_of_redis_that_is_set_back_stops_no_look(
             client.set(f"fuze:first:{name}", "1", px=3_600_500)
     with start_worker(hasty):
         wait_until(lambda: status(saving, bookmark_id) is Status.PROCESSED, what="it to be done")
+
+
+def test_a_row_that_cannot_be_read_ends_no_look_for_good(
+    hasty: Settings, private_redis: PrivateRedis, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A later version knows a reason that this one does not; the API goes on looking all the same."""
+
+    def set_reason(reason: str | None) -> None:
+        with closing(sqlite3.connect(hasty.data_dir / "bookmarks.sqlite")) as database, database:
+            database.execute("UPDATE fuze_bookmarks SET reason = ?", [reason])
+
+    with BookmarkService(hasty) as service:
+        [bookmark_id] = save(service, f"{origin.url}/page/1")
+        set_reason("of_tomorrow")
+        private_redis.stop()
+        with running_api(hasty):
+            wait_until(lambda: "of_tomorrow" in caplog.text, what="a look that fails")
+            set_reason(None)
+            wait_until(lambda: status(service, bookmark_id) is Status.PROCESSED, what="a look that succeeds")
 
 
 def test_one_of_many_looks_at_a_time(saving: BookmarkService) -> None:

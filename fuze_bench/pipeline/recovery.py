@@ -111,20 +111,17 @@ class Recovery:
         missing vectors now and then.
 
         While Redis is away nobody can tell who is first: then each does it, with threads of its own, if it has any.
-        Errors are logged: the next look tries again.
+        Errors of any kind are logged: whoever looks has other work, and the next look tries again.
         """
         now_s = time.monotonic()
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + self._settings.lease_check_s
-        try:
-            if self._is_first("leases", self._settings.lease_check_s):
-                self._logged(self.leases)
-            if self._is_first("everything", self._settings.recovery_interval_s):
-                self._logged(self.everything)
-            self._ask_for_vectors()
-        except FuzeError as error:
-            logger.warning("recovery: %s", error)
+        if self._is_first("leases", self._settings.lease_check_s):
+            self._logged(self.leases)
+        if self._is_first("everything", self._settings.recovery_interval_s):
+            self._logged(self.everything)
+        self._logged(self._ask_for_vectors)
 
     def _ask_for_vectors(self) -> None:
         """Now and then, for what was stored while nobody had the model; done by a worker that has it."""
@@ -149,6 +146,11 @@ class Recovery:
         except QueueUnavailableError:
             return frozenset()
 
-    def _logged(self, look: Callable[[], Recovered]) -> None:
-        if found := look():
-            logger.warning("recovery: %s", found)
+    def _logged(self, look: Callable[[], Recovered | None]) -> None:
+        try:
+            if found := look():
+                logger.warning("recovery: %s", found)
+        except FuzeError as error:
+            logger.warning("recovery: %s", error)
+        except Exception:
+            logger.exception("recovery: a look failed")
