@@ -16,6 +16,7 @@ import pytest
 from api_server import running_api
 from conftest import StartWorker, wait_until
 from rq import Queue, Worker
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.origin import Origin
@@ -216,6 +217,19 @@ def test_a_row_that_cannot_be_read_ends_no_look_for_good(
             wait_until(lambda: "of_tomorrow" in caplog.text, what="a look that fails")
             set_reason(None)
             wait_until(lambda: status(service, bookmark_id) is Status.PROCESSED, what="a look that succeeds")
+
+
+def test_a_worker_that_is_told_to_stop_in_the_middle_of_a_look_stops(
+    saving: BookmarkService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ's signal handler raises this in an idle worker."""
+
+    def told(_after_s: float, *_rest: object) -> None:
+        raise StopRequested
+
+    monkeypatch.setattr(saving.store, "overdue", told)
+    with pytest.raises(StopRequested):
+        saving.recovery.when_due()
 
 
 def test_one_of_many_looks_at_a_time(saving: BookmarkService) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+from rq.exceptions import StopRequested
 
 from fuze_bench.errors import FuzeError, QueueUnavailableError
 from fuze_bench.pipeline.bookmarks import Mode, Reason, Status, parse_job_id
@@ -152,5 +153,7 @@ class Recovery:
                 logger.warning("recovery: %s", found)
         except FuzeError as error:
             logger.warning("recovery: %s", error)
+        except StopRequested:
+            raise  # by RQ's signal handler, in an idle worker
         except Exception:
             logger.exception("recovery: a look failed")
