@@ -8,7 +8,6 @@ are refused.
 from __future__ import annotations
 
 import html
-import ipaddress
 import logging
 from typing import Any
 
@@ -18,9 +17,11 @@ from flask import Flask, Response, json, request
 from rq.serializers import JSONSerializer
 from rq_dashboard import web
 
+from fuze_bench.pipeline.api.hosts import Hosts, strangers_page
 from fuze_bench.pipeline.redis_server import connect
 
 _HOST = "127.0.0.1"
+_HOSTS = Hosts(_HOST, [])
 _JOB_DATA = "rq_dashboard.job_info"
 
 
@@ -51,22 +52,15 @@ def serve_dashboard(redis_url: str, port: int) -> None:
 
 def _refuse_strangers() -> Response | None:
     """A name that was pointed at this machine, and requests that another site's page sends."""
-    host = request.host.rpartition(":")[0] or request.host
-    if not _is_loopback(host.strip("[]")):
-        return Response(f"this dashboard is not {host}\n", 421)
-    comes_from = request.headers.get("Sec-Fetch-Site", "none")
-    is_visit = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+    headers = request.headers
+    if not _HOSTS.serves(headers.get("Host", "").encode("latin-1")):
+        return Response(f"this dashboard is not {request.host}\n", 421)
+    is_visit = request.method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate"
     changes = request.method != "GET" or request.path.startswith("/requeue/")
-    if comes_from not in ("same-origin", "none") and (changes or not is_visit):
-        return Response("another site asked for this\n", 403)
+    stranger = strangers_page(headers.get("Sec-Fetch-Site"), headers.get("Origin"), request.host)
+    if stranger is not None and (changes or not is_visit):
+        return Response("the page of another site asked for this\n", 403)
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _escape_job(response: Response) -> Response:

@@ -357,6 +357,16 @@ def test_too_many_saves_are_put_off(shared_settings: Settings) -> None:
             assert api.send("GET", "/api/bookmarks", headers=bearer(FIVE)).status == 200
 
 
+def test_signing_out_is_not_put_off(shared_settings: Settings) -> None:
+    with running_api(dataclasses.replace(shared_settings, rate_limit_per_min=10)) as base_url:
+        api = Client(base_url)
+        session = cookie_of(sign_in(api, FIVE)) | {"Sec-Fetch-Site": "same-origin"}
+        assert api.send("POST", QUICK_SAVE, b"{}", {**_JSON, **session}).status == 422
+        assert api.send("POST", QUICK_SAVE, b"{}", {**_JSON, **session}).status == 429
+        assert api.send("DELETE", "/api/session", headers=session).status == 204
+        assert api.send("GET", "/api/bookmarks", headers=session).status == 401
+
+
 def test_no_token_shows_in_the_log_or_in_the_process_list(
     shared_settings: Settings, tokens: Path, tmp_path: Path
 ) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fuze_bench.errors import LabError, nearest
+from fuze_bench.pipeline.settings import Kind
 
-#: How a worker can run its jobs; the names that the worker's `--kind` knows.
-KINDS = ("fork", "simple", "spawn")
+_KINDS = tuple(kind.value for kind in Kind)
 
 _LARGEST = {
     "worker_counts": 256,
@@ -70,9 +70,9 @@ class Experiment:
         for count in self.worker_counts:
             _check_whole("worker_counts", count, lowest=1)
         for kind in self.kinds:
-            if kind not in KINDS:
+            if kind not in _KINDS:
                 raise LabError(
-                    f"kinds holds {kind!r}, which is no kind of worker: {nearest(str(kind), KINDS)}"
+                    f"kinds holds {kind!r}, which is no kind of worker: {nearest(str(kind), _KINDS)}"
                 )
         for name, lowest in (("bookmarks", 1), ("repeats", 1), ("seed", 0)):
             _check_whole(name, getattr(self, name), lowest=lowest)

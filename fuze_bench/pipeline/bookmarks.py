@@ -8,6 +8,9 @@ import msgspec
 
 from fuze_bench.errors import FuzeError
 
+#: Of a bookmark's number, and a user's: what every reader of JSON reads as it is.
+LARGEST_ID = 2**53 - 1
+
 
 class Status(enum.StrEnum):
     """pending → processing → processed or failed; a claim that runs out, or a retry, leads back to pending."""

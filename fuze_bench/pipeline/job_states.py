@@ -32,13 +32,13 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str
     queue: str
-    created_at: float | None = None
-    enqueued_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    attempts: int = 0
-    error: str | None = None
-    result: Any = None
+    created_at: float | None
+    enqueued_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    attempts: int
+    error: str | None
+    result: Any
 
 
 def state_of_row(job_id: str, bookmark: Bookmark, job: Job | None, result: Any) -> JobState:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
 from fuze_bench.errors import SettingsError, nearest
@@ -17,7 +17,8 @@ from fuze_bench.logs import FORMATS
 from fuze_bench.pipeline.addresses import AddressPolicy
 
 #: The pipeline's queues in priority order: a `high` job overtakes everything, `low` is for bulk.
-QUEUES = ("high", "default", "low")
+QueueName = Literal["high", "default", "low"]
+QUEUES: tuple[str, ...] = get_args(QueueName)
 
 
 class Kind(enum.StrEnum):

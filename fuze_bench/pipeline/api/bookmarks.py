@@ -15,7 +15,6 @@ from fuze_bench.errors import InputError
 from fuze_bench.pipeline.api import messages
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.requests import (
-    LARGEST_ID,
     counting_refusals,
     json_answer,
     number_in,
@@ -25,7 +24,7 @@ from fuze_bench.pipeline.api.requests import (
     service_of,
     user_id,
 )
-from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
+from fuze_bench.pipeline.bookmarks import LARGEST_ID, Bookmark, Reason, Status
 from fuze_bench.pipeline.job_states import JobState
 from fuze_bench.pipeline.service import SaveResult
 
@@ -64,7 +63,7 @@ def _quick_saved(message: str, result: SaveResult) -> messages.QuickSaved:
         bookmark=result.bookmark,
         processing="background",
         was_duplicate=result.was_duplicate,
-        job=messages.JobRef(result.job.id, result.job.queue, result.job.mode),
+        job=result.job,
         warning=result.warning or msgspec.UNSET,
     )
 

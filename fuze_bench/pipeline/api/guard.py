@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fuze_bench.errors import SettingsError
 from fuze_bench.pipeline.api import sessions, share_pages
-from fuze_bench.pipeline.api.hosts import Hosts
+from fuze_bench.pipeline.api.hosts import Hosts, strangers_page
 from fuze_bench.pipeline.api.problems import SAFE_HEADERS, problem, unauthorized
 from fuze_bench.pipeline.api.rate_limit import RateLimit
 from fuze_bench.pipeline.api.requests import ONLY_USER, USER_KEY
@@ -22,7 +22,6 @@ ASKS_ITSELF = frozenset({share_pages.PATH})
 _OPEN = ASKS_ITSELF | {sessions.PATH}
 
 _READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
-_OUR_OWN = (b"same-origin", b"none")
 _LOOKED_AT = frozenset({b"host", b"origin", b"sec-fetch-site", b"authorization", b"cookie", b"accept"})
 _SAFE = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 _SAFE_AND_FRESH = [*_SAFE, (b"cache-control", b"no-store")]
@@ -105,7 +104,9 @@ class Guard:
                 return None
             return unauthorized(scope, accept=headers.get(b"accept", b"").decode("latin-1"))
         scope[USER_KEY] = user
-        wait_s = self._rate_limit.wait_s(user) if _changes(scope) else 0
+        # Signing out has to be possible at any time, and whoever signs in is nobody yet.
+        counts = _changes(scope) and scope["path"] != sessions.PATH
+        wait_s = self._rate_limit.wait_s(user) if counts else 0
         if not wait_s:
             return None
         after = str(math.ceil(wait_s))
@@ -139,12 +140,13 @@ def _is_checked(scope: Scope) -> bool:
 
 def _from_elsewhere(scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
     """The refusal of what a page of another site, or of another port, sends; what is no browser says nothing of it."""
-    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if site is not None and site not in _OUR_OWN:
-        return problem(scope, 403, "a page of another site sent this: use the API's own page")
-    if origin is not None and origin.partition(b"://")[2].lower() != headers[b"host"].lower():
-        shown = origin.decode("latin-1")[:200]
-        return problem(
-            scope, 403, f"a page of {shown!r} sent this: use the API's own page, and let a proxy pass on Host"
-        )
-    return None
+    site, origin, host = (
+        None if value is None else value.decode("latin-1")
+        for value in map(headers.get, (b"sec-fetch-site", b"origin", b"host"))
+    )
+    stranger = strangers_page(site, origin, host or "")
+    if stranger is None:
+        return None
+    return problem(
+        scope, 403, f"a page of {stranger} sent this: use the API's own page, and let a proxy pass on Host"
+    )

@@ -1,4 +1,4 @@
-"""Under which names the API answers: what DNS leads here under another name (DNS rebinding) gets nothing."""
+"""Under which names we answer, and to whose pages: what DNS leads here under another name gets nothing."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def check_listening(settings: Settings, host: str) -> None:
             f"{host!r} can be reached from elsewhere, by everybody: say with FUZE_API_TOKENS who may use the API, "
             "or let it listen on 127.0.0.1"
         )
+
+
+def strangers_page(site: str | None, origin: str | None, host: str) -> str | None:
+    """Whose page sent a request with this Sec-Fetch-Site, Origin and Host, in words; None if it is our own, or if
+    nothing is said of a page, as by what is no browser. Another port is another site.
+    """
+    if site is not None and site not in ("same-origin", "none"):
+        return "another site"
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        return repr(origin[:200])
+    return None
 
 
 class Hosts:

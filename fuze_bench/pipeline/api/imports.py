@@ -33,16 +33,16 @@ class Importer:
         self._service = service
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="import")
 
-    async def read(self, body: bytes, media_type: str) -> tuple[list[ImportItem], str]:
-        """The entries of a list, and the queue they are for. Raises InputError."""
+    async def read(self, body: bytes, media_type: str) -> list[ImportItem]:
+        """The entries of a list. Raises InputError."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, _read, body, media_type, self._service.settings)
 
-    async def save(self, group: Sequence[ImportItem], user: int, queue: str) -> list[ItemResult]:
-        """Save a group in a transaction of its own. Raises StoreError."""
+    async def save(self, group: Sequence[ImportItem], user: int) -> list[ItemResult]:
+        """Save a group in a transaction of its own, behind everything that is saved singly. Raises StoreError."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._thread, lambda: save_group(self._service, group, user_id=user, queue=queue)
+            self._thread, lambda: save_group(self._service, group, user_id=user, queue="low")
         )
 
     def close(self) -> None:
@@ -53,14 +53,14 @@ class Importer:
 async def import_bookmarks(request: Request) -> Response:
     """Save every page of a list, with an answer for each; a client that goes away ends it behind the group in hand."""
     with counting_refusals(request):
-        items, queue = await _received(request)
+        items = await _received(request)
     importer: Importer = request.app.state.importer
     results: list[ItemResult] = []
     for group in in_groups(items):
         if await request.is_disconnected():
             break
         try:
-            results += await importer.save(group, user_id(request), queue)
+            results += await importer.save(group, user_id(request))
         except StoreError as error:
             if not any(result.saved for result in results):
                 raise
@@ -70,8 +70,8 @@ async def import_bookmarks(request: Request) -> Response:
     return json_answer(_imported(results))
 
 
-async def _received(request: Request) -> tuple[list[ImportItem], str]:
-    """The entries that a request brings, and their queue. Raises InputError."""
+async def _received(request: Request) -> list[ImportItem]:
+    """The entries that a request brings. Raises InputError."""
     settings = service_of(request).settings
     body = await read_body(request, settings.import_max_bytes)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -82,12 +82,11 @@ async def _received(request: Request) -> tuple[list[ImportItem], str]:
     return await importer.read(body, media_type)
 
 
-def _read(body: bytes, media_type: str, settings: Settings) -> tuple[list[ImportItem], str]:
+def _read(body: bytes, media_type: str, settings: Settings) -> list[ImportItem]:
     if media_type == "application/json":
-        pages, queue = messages.read_import(body)
-        items = [_item(page) for page in pages]
+        items = [_item(page) for page in messages.read_import(body)]
     else:
-        items, queue = [], "low"
+        items = []
         for item in read_items(body, _FILES[media_type]):
             items.append(item)
             if len(items) > settings.import_max_items:
@@ -97,7 +96,7 @@ def _read(body: bytes, media_type: str, settings: Settings) -> tuple[list[Import
         raise InputError(
             f"the list is too long: the limit is {limit:,} entries, send it in parts", status=413
         )
-    return items, queue
+    return items
 
 
 def _item(page: messages.ImportedPage | str) -> ImportItem:
@@ -124,7 +123,7 @@ def _imported_item(result: ItemResult) -> messages.ImportedItem:
         result=result.result.value,
         line=item.line,
         bookmark_id=saved.bookmark.id if saved else None,
-        job=messages.JobRef(saved.job.id, saved.job.queue, saved.job.mode) if saved else None,
+        job=saved.job if saved else None,
         error=result.error,
     )
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from fuze_bench.errors import InputError, one_line
-from fuze_bench.pipeline.bookmarks import Bookmark, Mode
-
-QueueName = Literal["high", "default", "low"]
+from fuze_bench.pipeline.bookmarks import Bookmark
+from fuze_bench.pipeline.job_states import JobHandle
+from fuze_bench.pipeline.settings import QueueName
 
 
 class QuickSave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,11 +84,10 @@ class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Pages to be saved, each by itself: an entry that is not an ImportedPage is refused, the others are not."""
 
     bookmarks: list[Any]
-    queue: QueueName = "low"
 
 
-def read_import(body: bytes) -> tuple[list[ImportedPage | str], str]:
-    """The pages that a request's body lists (or what is wrong with them), and their queue. Raises InputError."""
+def read_import(body: bytes) -> list[ImportedPage | str]:
+    """The pages that a request's body lists (or what is wrong with them). Raises InputError."""
     try:
         # Unlike msgspec's, this decoder passes half a surrogate pair on: one bad entry, not a bad list.
         sent = msgspec.convert(_read_strictly(body.decode()), Import)
@@ -96,7 +95,7 @@ def read_import(body: bytes) -> tuple[list[ImportedPage | str], str]:
         raise _invalid(error) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"the body is not JSON: {one_line(error)[:300]}", status=400) from None
-    return [_imported_page(entry) for entry in sent.bookmarks], sent.queue
+    return [_imported_page(entry) for entry in sent.bookmarks]
 
 
 def _imported_page(entry: Any) -> ImportedPage | str:
@@ -106,14 +105,6 @@ def _imported_page(entry: Any) -> ImportedPage | str:
         return str(_invalid(error, "the entry"))
 
 
-class JobRef(msgspec.Struct, frozen=True):
-    """The job that processes a bookmark, and who runs it."""
-
-    id: str
-    queue: str
-    mode: Mode
-
-
 class QuickSaved(msgspec.Struct, frozen=True, rename="camel"):
     """The answer to a save; the page itself is fetched later. `warning`: why nobody will do that as things are."""
 
@@ -121,7 +112,7 @@ class QuickSaved(msgspec.Struct, frozen=True, rename="camel"):
     bookmark: Bookmark
     processing: Literal["background"]
     was_duplicate: bool
-    job: JobRef
+    job: JobHandle
     warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -132,7 +123,7 @@ class ImportedItem(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     result: Literal["saved", "duplicate", "refused"]
     line: int | None = None
     bookmark_id: int | None = None
-    job: JobRef | None = None
+    job: JobHandle | None = None
     error: str | None = None
 
 
@@ -151,21 +142,6 @@ class BookmarkPage(msgspec.Struct, frozen=True):
 
     bookmarks: list[Bookmark]
     next: int | None
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's state. Times are seconds since 1970 UTC, null where not yet or not known."""
-
-    id: str
-    status: str
-    queue: str
-    created_at: float | None
-    enqueued_at: float | None
-    started_at: float | None
-    ended_at: float | None
-    attempts: int
-    error: str | None
-    result: Any
 
 
 class QueueDepth(msgspec.Struct, frozen=True):

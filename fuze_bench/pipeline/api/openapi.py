@@ -10,10 +10,9 @@ import fuze_bench
 from fuze_bench.pipeline.api import messages
 from fuze_bench.pipeline.api.sessions import COOKIE
 from fuze_bench.pipeline.api.sessions import PATH as SESSION_PATH
-from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
+from fuze_bench.pipeline.bookmarks import LARGEST_ID, Bookmark, Reason, Status
+from fuze_bench.pipeline.job_states import JobState
 from fuze_bench.pipeline.settings import Settings
-
-_LARGEST_ID = 2**53 - 1
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         messages.Imported,
         Bookmark,
         messages.BookmarkPage,
-        messages.Job,
+        JobState,
         messages.Queues,
         messages.Health,
         messages.SignIn,
@@ -100,14 +99,14 @@ def _add_sign_in(document: dict[str, Any], ref: dict[str, Any]) -> None:
             "requestBody": {"required": True, "content": _json(ref["SignIn"])},
             "responses": {
                 "200": signed_in,
-                **_problems(problem, 400, 401, 403, 413, 415, 421, 422, 429, 503),
+                **_problems(problem, 400, 401, 403, 413, 415, 421, 422, 503),
             },
         },
         "delete": {
             "summary": "End the session",
             "responses": {
                 "204": {"description": "It is ended"},
-                **_problems(problem, 400, 403, 421, 429, 503),
+                **_problems(problem, 400, 403, 421, 503),
             },
         },
     }
@@ -115,13 +114,13 @@ def _add_sign_in(document: dict[str, Any], ref: dict[str, Any]) -> None:
 
 def _paths(ref: dict[str, Any]) -> dict[str, Any]:
     bookmark_id = _parameter(
-        "id", "path", {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID}, required=True
+        "id", "path", {"type": "integer", "minimum": 1, "maximum": LARGEST_ID}, required=True
     )
     page = [
         _parameter("status", "query", {"type": "string", "enum": [str(status) for status in Status]}),
         _parameter("reason", "query", {"type": "string", "enum": [str(reason) for reason in Reason]}),
         _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
-        _parameter("after", "query", {"type": "integer", "minimum": 1, "maximum": _LARGEST_ID}),
+        _parameter("after", "query", {"type": "integer", "minimum": 1, "maximum": LARGEST_ID}),
     ]
     job_id = _parameter("id", "path", {"type": "string", "minLength": 1}, required=True)
     body = {"required": True, "content": _json(ref["QuickSave"])}
@@ -195,7 +194,7 @@ def _paths(ref: dict[str, Any]) -> dict[str, Any]:
             "get": {
                 "summary": "The state of a job",
                 "parameters": [job_id],
-                "responses": {"200": _answer("The job", ref["Job"]), **_problems(problem, 404, 503)},
+                "responses": {"200": _answer("The job", ref["JobState"]), **_problems(problem, 404, 503)},
             }
         },
         "/api/queues": {

@@ -19,7 +19,6 @@ from fuze_bench.pipeline.service import BookmarkService
 ONLY_USER = 1
 #: Where the guard notes in the scope whose request it is.
 USER_KEY = "fuze_bench.user_id"
-LARGEST_ID = 2**53 - 1
 #: How much of a body that is too large is read, and for how long, before it is refused.
 _DISCARDED_BYTES = 2 * 1024 * 1024
 _DISCARD_S = 1.0

@@ -16,6 +16,7 @@ from fuze_bench.errors import InputError, InvalidUrlError
 from fuze_bench.pipeline.api import share_pages
 from fuze_bench.pipeline.api.forms import read_form, read_urlencoded
 from fuze_bench.pipeline.api.group_commit import GroupCommit
+from fuze_bench.pipeline.api.hosts import strangers_page
 from fuze_bench.pipeline.api.problems import sign_in_first
 from fuze_bench.pipeline.api.requests import counting_refusals, known_user, read_body, service_of
 from fuze_bench.pipeline.bookmarks import NewBookmark
@@ -70,10 +71,7 @@ def _checked(request: Request, fields: dict[str, str]) -> NewBookmark:
 
 def _is_ours(request: Request) -> bool:
     """Whether a form comes from our own page, or from the browser itself, as a share does, and from no other site."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    # Browsers leave that header out where there is no TLS, and say the origin of every form.
-    origin = request.headers.get("origin")
-    host = request.headers.get("host", "")
-    return origin is None or origin in (f"http://{host}", f"https://{host}")
+    # Browsers leave Sec-Fetch-Site out where there is no TLS, and a share has no origin.
+    headers = request.headers
+    site = headers.get("sec-fetch-site")
+    return site == "none" or strangers_page(site, headers.get("origin"), headers.get("host", "")) is None

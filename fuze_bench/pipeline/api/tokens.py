@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 from fuze_bench.errors import SettingsError
-from fuze_bench.pipeline.api.requests import LARGEST_ID, read_digits
+from fuze_bench.pipeline.api.requests import read_digits
+from fuze_bench.pipeline.bookmarks import LARGEST_ID
 
 logger = logging.getLogger(__name__)
 
