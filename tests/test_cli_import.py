@@ -61,6 +61,14 @@ def test_a_csv_file_from_a_pipe(data_dir: Path, private_redis: PrivateRedis) -> 
     assert (done.returncode, done.stderr) == (0, f"{NO_WORKER}\n1 saved, 0 duplicates, 0 refused\n")
 
 
+def test_pages_are_saved_for_a_user_of_the_api(data_dir: Path, private_redis: PrivateRedis) -> None:
+    for options in ([], ["--user", "7"], ["--user", "7"]):
+        done = fuze_bench(data_dir, "save", "https://example.org/", *options, REDIS_URL=private_redis.url)
+        assert done.returncode == 0
+    with Store(Settings(data_dir=data_dir)) as store:
+        assert [row["user_id"] for row in store.rows("user_id")] == [1, 7]
+
+
 @pytest.mark.parametrize(
     ("options", "text", "message"),
     [
@@ -68,6 +76,7 @@ def test_a_csv_file_from_a_pipe(data_dir: Path, private_redis: PrivateRedis) -> 
         (["save", "--file", "-", "--format", "html"], "https://example.org/", "the HTML holds no bookmarks"),
         (["save", "--file", "-", "--format", "xml"], "", "'xml' is not one of 'lines', 'csv', 'html'"),
         (["save", "--format", "csv", "https://example.org/"], "", "--format goes with --file"),
+        (["save", "--user", "0", "https://example.org/"], "", "0 is not in the range"),
         (["up", "--port", "0", "--urls", "-"], "<p>Hello", "looks like HTML or XML but is neither"),
     ],
 )

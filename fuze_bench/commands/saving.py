@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from fuze_bench.pipeline.bookmarks import LARGEST_ID
 from fuze_bench.pipeline.settings import QUEUES
 from fuze_bench.pipeline.worker_command import remark, settings_of_short_command
 
@@ -38,12 +39,20 @@ _FORMATS = ("lines", "csv", "html")
 )
 @click.option("--queue", type=click.Choice(QUEUES), help="[default: default, and low for --file]")
 @click.option("--title", help="Your own title, for a single URL.")
+@click.option(
+    "--user",
+    type=click.IntRange(1, LARGEST_ID),
+    default=1,
+    show_default=True,
+    help="Whose bookmarks they are, where FUZE_API_TOKENS tells users apart.",
+)
 def save(
     urls: tuple[str, ...],
     file: BinaryIO | None,
     format_name: str | None,
     queue: str | None,
     title: str | None,
+    user: int,
 ) -> None:
     """Save pages; they are processed by the workers, or here and now if no Redis is running."""
     if not urls and file is None:
@@ -55,7 +64,7 @@ def save(
     from fuze_bench.pipeline.imports import ImportItem
 
     items = [ImportItem(url, title) for url in urls] + items_of(file, format_name)
-    refused = _save_all(items, queue or ("default" if file is None else "low"), count=file is not None)
+    refused = _save_all(items, queue or ("default" if file is None else "low"), user, count=file is not None)
     if refused:
         raise click.exceptions.Exit(1)
 
@@ -69,7 +78,7 @@ def items_of(file: BinaryIO | None, format_name: str | None = None) -> list[Impo
     return list(read_items(file.read(), None if format_name is None else Format(format_name)))
 
 
-def _save_all(items: list[ImportItem], queue: str, *, count: bool) -> int:
+def _save_all(items: list[ImportItem], queue: str, user: int, *, count: bool) -> int:
     """Save in groups, an answer a line and, with `count`, a last line of numbers; how many were refused."""
     from rich.console import Console
     from rich.progress import Progress
@@ -86,13 +95,19 @@ def _save_all(items: list[ImportItem], queue: str, *, count: bool) -> int:
             redirect_stdout=sys.stdout.isatty(),
         ) as progress,
     ):
-        counts = _save_items(service, items, queue, progress, count=count)
+        counts = _save_items(service, items, queue, user, progress, count=count)
         _finish_here(service, progress)
     return counts["refused"]
 
 
 def _save_items(
-    service: BookmarkService, items: list[ImportItem], queue: str, progress: Progress, *, count: bool
+    service: BookmarkService,
+    items: list[ImportItem],
+    queue: str,
+    user: int,
+    progress: Progress,
+    *,
+    count: bool,
 ) -> Counter[str]:
     """Save in groups, an answer a line; Ctrl-C stops behind the group in hand, and what is saved stays."""
     from fuze_bench.pipeline.bulk import in_groups, save_group
@@ -103,7 +118,7 @@ def _save_items(
     try:
         with _interrupted() as is_interrupted:
             for group in in_groups(items):
-                for result in save_group(service, group, user_id=1, queue=queue):
+                for result in save_group(service, group, user_id=user, queue=queue):
                     counts[result.result] += 1
                     if result.warning not in warned:
                         warned.add(result.warning)
