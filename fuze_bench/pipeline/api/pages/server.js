@@ -12,16 +12,16 @@ export class Problem extends Error {
 
 export class Away extends Error {}
 
-// The server's answer as an object. Throws Problem for what it says is wrong, Away if it says nothing.
+// The server's answer as an object, null where it has nothing to say. Throws Problem for what it says is wrong, Away if it says nothing.
 export async function ask(path, options = {}) {
   let response, answer;
   try {
     response = await fetch(path, { ...options, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) });
-    answer = await response.json();
+    answer = response.status === 204 ? null : await response.json();
   } catch {
     throw new Away(response ? `The server's answer cannot be read (${response.status}).` : "The server cannot be reached.");
   }
-  if (response.status === 401) location.assign("/sign-in");
+  if (response.status === 401 && location.pathname !== "/sign-in") location.assign("/sign-in");
   if (!response.ok) throw new Problem(response.status, answer.detail ?? `The server answered ${response.status}.`, answer.field);
   return answer;
 }

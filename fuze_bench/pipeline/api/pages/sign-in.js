@@ -1,6 +1,8 @@
 // The page at `/sign-in`: exchange a token for a session, or end the session.
 
-const REQUEST_LIMIT_MS = 15_000;
+import { ask } from "./server.js";
+
+const SESSION = "/api/session";
 const byId = (id) => document.getElementById(id);
 
 // Where the user wanted to go: a place on this server, else the start.
@@ -13,54 +15,43 @@ function goal() {
   return "/";
 }
 
-async function ask(method, body) {
-  const options = { method, signal: AbortSignal.timeout(REQUEST_LIMIT_MS) };
-  if (body) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  try {
-    return await fetch("/api/session", options);
-  } catch {
-    return null;
-  }
+async function signIn(token) {
+  if (!token) throw new Error("Paste your token.");
+  const headers = { "Content-Type": "application/json" };
+  await ask(SESSION, { method: "POST", headers, body: JSON.stringify({ token }) });
+  location.replace(goal());
 }
 
-async function userId() {
-  try {
-    return (await (await ask("GET")).json()).userId ?? null;
-  } catch {
-    return null;   // it is said when somebody tries to sign in
-  }
+async function signOut() {
+  await ask(SESSION, { method: "DELETE" });
+  byId("news").textContent = "Signed out.";
+  byId("out").hidden = true;
 }
 
-async function detail(response) {
-  if (response === null) return "The server cannot be reached.";
+// Do what the user wants, or say why it cannot be done; whether it could.
+async function attempt(action) {
+  byId("problem").textContent = byId("news").textContent = "";
   try {
-    return (await response.json()).detail;
-  } catch {
-    return `The server answered ${response.status}.`;
+    await action();
+    return true;
+  } catch (error) {
+    byId("problem").textContent = error.message;
+    return false;
+  } finally {
+    byId("token").focus();
   }
 }
 
 byId("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const token = byId("token").value.trim();
-  byId("problem").textContent = "";
-  byId("news").textContent = "";
-  const response = token ? await ask("POST", { token }) : undefined;
-  if (response?.ok) return location.replace(goal());
-  byId("problem").textContent = token ? await detail(response) : "Paste your token.";
-  byId("token").setAttribute("aria-invalid", "true");
-  byId("token").focus();
+  const isIn = await attempt(() => signIn(byId("token").value.trim()));
+  byId("token").setAttribute("aria-invalid", String(!isIn));
 });
 
-byId("sign-out").addEventListener("click", async () => {
-  const response = await ask("DELETE");
-  byId("problem").textContent = response?.ok ? "" : await detail(response);
-  byId("news").textContent = response?.ok ? "Signed out." : "";
-  byId("out").hidden = Boolean(response?.ok);
-  byId("token").focus();
-});
+byId("sign-out").addEventListener("click", () => attempt(signOut));
 
-// A link from another site arrives without the cookie: who is signed in need not do it again.
-const isSignedIn = await userId() !== null;
-if (isSignedIn && location.search) location.replace(goal());
-byId("out").hidden = !isSignedIn;
+// A link from another site arrives without the cookie: who is signed in need not do it again. What may be wrong is said
+// when somebody tries to sign in.
+const { userId } = await ask(SESSION).catch(() => ({ userId: null }));
+if (userId !== null && location.search) location.replace(goal());
+byId("out").hidden = userId === null;
