@@ -138,7 +138,7 @@ def test_without_redis_it_says_so(settings: Settings, private_redis: PrivateRedi
     private_redis.stop()
     for command in (["pause", "low"], ["resume", "low"], ["drain"]):
         done = CliRunner().invoke(app, command, env=settings.to_mapping())
-        assert "Redis does not answer" in str(done.exception)
+        assert "Redis cannot be used" in str(done.exception)
 
 
 def test_a_save_says_that_nobody_is_there(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fuze_bench.errors import InputError, QueueUnavailableError, one_line
+from fuze_bench.errors import InputError
 from fuze_bench.pipeline.bookmarks import Reason, parse_job_id
 from fuze_bench.pipeline.settings import QUEUES
 from fuze_bench.pipeline.worker_command import remark, settings_of_short_command
@@ -200,7 +200,7 @@ def _running_redis() -> Iterator[redis.Redis]:
     """A client for the Redis that is there. Raises QueueUnavailableError."""
     import redis
 
-    from fuze_bench.pipeline.redis_server import connect, require_running_redis
+    from fuze_bench.pipeline.redis_server import cannot_be_used, connect, require_running_redis
 
     settings = require_running_redis(settings_of_short_command())
     assert settings.redis_url is not None
@@ -208,7 +208,7 @@ def _running_redis() -> Iterator[redis.Redis]:
         with connect(settings.redis_url, connect_timeout_s=5, timeout_s=10) as client:
             yield client
     except redis.RedisError as error:
-        raise QueueUnavailableError(f"Redis does not answer ({one_line(error)}): check REDIS_URL") from None
+        raise cannot_be_used(error) from None
 
 
 def _shown(name: str, value: object) -> str:

@@ -106,6 +106,11 @@ def known_meaning(error: Exception) -> str | None:
     return None
 
 
+def cannot_be_used(error: Exception) -> QueueUnavailableError:
+    """What is raised where Redis is needed and fails."""
+    return QueueUnavailableError(f"Redis cannot be used ({why_away(error)}): check REDIS_URL")
+
+
 _CLUSTER = "it runs in cluster mode, which RQ cannot use: set REDIS_URL to one that does not"
 #: What redis-py or TLS say, and what it means here.
 _MEANINGS: dict[type[Exception] | str, str] = {

@@ -25,7 +25,7 @@ from fuze_bench.pipeline.bookmarks import EmbeddingState
 from fuze_bench.pipeline.control import note_start
 from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.recovery import Recovery
-from fuze_bench.pipeline.redis_server import check_usable, connect, why_away
+from fuze_bench.pipeline.redis_server import cannot_be_used, check_usable, connect
 from fuze_bench.pipeline.rq_workers import CLASSES, IDLE_STEP_S
 from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
@@ -72,7 +72,7 @@ def _check_redis(url: str) -> None:
         with connect(url, connect_timeout_s=5, timeout_s=5) as client:
             check_usable(client)
     except redis.RedisError as error:
-        raise QueueUnavailableError(f"Redis cannot be used ({why_away(error)}): check REDIS_URL") from None
+        raise cannot_be_used(error) from None
 
 
 def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
@@ -127,7 +127,7 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
             f"a worker named {name!r} is known to Redis: choose another name, or wait a minute if it was killed"
         ) from None
     except redis.RedisError as error:
-        raise QueueUnavailableError(f"Redis cannot be used ({why_away(error)}): check REDIS_URL") from None
+        raise cannot_be_used(error) from None
     return 0 if burst or worker._stop_requested else 1
 
 

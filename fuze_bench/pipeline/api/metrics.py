@@ -18,11 +18,11 @@ from rq.serializers import JSONSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fuze_bench.errors import FuzeError, QueueUnavailableError, one_line
+from fuze_bench.errors import FuzeError, QueueUnavailableError
 from fuze_bench.pipeline.bookmarks import Mode, Reason
 from fuze_bench.pipeline.control import living_workers, workers_by_queue
 from fuze_bench.pipeline.measurements import KEY, SAVE_TO_STORED_BUCKETS_S, STAGE_BUCKETS_S
-from fuze_bench.pipeline.redis_server import quick_client
+from fuze_bench.pipeline.redis_server import cannot_be_used, quick_client
 from fuze_bench.pipeline.retries import RETRIED
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Settings
@@ -150,7 +150,7 @@ class _RedisReader:
         try:
             return self._read(self._client)
         except redis.RedisError as error:
-            raise QueueUnavailableError(f"Redis is away: {one_line(error)}") from error
+            raise cannot_be_used(error) from error
 
     def _read(self, client: redis.Redis) -> _InRedis:
         with client.pipeline(transaction=False) as pipe:
