@@ -146,10 +146,14 @@ def test_a_worker_that_was_killed_is_not_alive(settings: Settings, start_worker:
     """Redis knows it for another minute; `doctor`, the warning of a save, and this do not count it."""
     with running_api(settings) as base_url, start_worker(settings) as worker:
         client = Client(base_url)
-        assert set(scrape(client)["fuze_workers"].values()) == {1}
+
+        def alive() -> set[float]:
+            return set(scrape(client).get("fuze_workers", {}).values())
+
+        wait_until(lambda: alive() == {1}, what="it to be counted")
         worker.signal(signal.SIGKILL)
         worker.wait(10)
-        wait_until(lambda: set(scrape(client)["fuze_workers"].values()) == {0}, 10, "it to be missed")
+        wait_until(lambda: alive() == {0}, what="it to be missed")
 
 
 def test_a_scraper_that_prefers_openmetrics_gets_it(settings: Settings) -> None:
