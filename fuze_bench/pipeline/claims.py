@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -17,14 +17,27 @@ from fuze_bench.timing import Clock
 
 #: One that ends later than this many leases from now was taken before the clock was set back.
 _MOST_LEASES_AHEAD = 4
-#: A bookmark that this many workers died over is left alone.
+#: A bookmark that this many workers died over, with no outcome in between, is left alone.
 _MOST_DEATHS = 2
+#: Notes about a claim whose token follows: its lease ran out; its holder was told to stop.
+_RAN_OUT = "its lease ran out"
+_STOPPING = "told to stop"
+#: The lease of a holder whose end was seen.
+_SEEN = 0.0
 
 _t = bookmarks.c
+#: What becomes of a claim that is given back.
+_UNUSED = {"status": Status.PENDING, "claimed_by": None, "lease_until": None, "attempts": _t.attempts - 1}
 
 
 class Claims:
-    """The statements that take, keep, give back and end claims. Raises StoreError as the store does."""
+    """The statements that take, keep, give back and end claims. Raises StoreError as the store does.
+
+    A death is counted when somebody saw the holder's process end (`note_death`), and when a lease runs out: nobody can
+    tell a host that is dead from one that is cut off. It is no death if the holder had been told to stop (`excuse`);
+    and a holder that comes back to a claim that it has lost (`renew`, `release`, `finish`) takes the death back. Every
+    outcome that is stored sets the count to 0.
+    """
 
     def __init__(self, database: Database, clock: Clock, lease_s: float) -> None:
         """`lease_s`: for how long claims are usually taken."""
@@ -87,39 +100,42 @@ class Claims:
     def renew(self, claims: Sequence[Claim], lease_s: float) -> None:
         """Move the end of the leases that still hold to `lease_s` from now."""
         with self._db.write() as connection:
-            connection.execute(
+            statement = (
                 sa.update(bookmarks)
                 .where(
                     _t.id.in_([c.bookmark_id for c in claims]), _t.claimed_by.in_({c.token for c in claims})
                 )
                 .values(lease_until=self._clock.wall_s() + lease_s)
+                .returning(_t.id)
             )
+            held = set(connection.execute(statement).scalars())
+            for claim in claims:
+                if claim.bookmark_id not in held:
+                    _take_back_death(connection, claim)
 
     def release(self, claims: Sequence[Claim]) -> None:
         """Give the claims back unused: the bookmarks wait again, and the attempt does not count."""
         with self._db.write() as connection:
             for claim in claims:
-                connection.execute(
-                    sa.update(bookmarks)
-                    .where(*_holds(claim))
-                    .values(
-                        status=Status.PENDING, claimed_by=None, lease_until=None, attempts=_t.attempts - 1
-                    )
-                )
+                statement = sa.update(bookmarks).where(*_holds(claim)).values(_UNUSED)
+                if connection.execute(statement).rowcount == 0:
+                    _take_back_death(connection, claim)
 
     def give_back(self, process: str) -> int:
         """As `release`, for whatever the process of that `process_name` held: it was stopped on purpose, so that this
         counts neither as an attempt nor as a death.
         """
         with self._db.write() as connection:
-            statement = (
-                sa.update(bookmarks)
-                .where(_held_by(process))
-                .values(status=Status.PENDING, claimed_by=None, lease_until=None, attempts=_t.attempts - 1)
-            )
-            return connection.execute(statement).rowcount
+            return connection.execute(sa.update(bookmarks).where(_held_by(process)).values(_UNUSED)).rowcount
 
-    def finish(self, results: Sequence[tuple[Claim, Outcome, dict[str, float]]]) -> list[bool]:
+    def excuse(self, process: str) -> None:
+        """The process of that `process_name` was told to stop: it goes on, but if it is killed, that is no death."""
+        with self._db.write() as connection:
+            connection.execute(
+                sa.update(bookmarks).where(_held_by(process)).values(death_note=_about(_STOPPING))
+            )
+
+    def finish(self, results: Sequence[tuple[Claim, Outcome, Mapping[str, float]]]) -> list[bool]:
         """Store each claim's outcome and stage durations (ms), all in one transaction.
 
         False for a claim that no longer held: its result is void, somebody else's counts.
@@ -129,35 +145,51 @@ class Claims:
         with self._db.write() as connection:
             for claim, outcome, durations_ms in results:
                 values = outcome_values(outcome, now, has_text=claim.stored_words is not None)
-                values |= {"claimed_by": None, "lease_until": None, "durations_ms": durations_ms}
+                values |= {"claimed_by": None, "lease_until": None, "durations_ms": dict(durations_ms)}
+                values |= {"deaths": 0, "death_note": None}
                 statement = sa.update(bookmarks).where(*_holds(claim)).values(values)
                 stored.append(connection.execute(statement).rowcount == 1)
+                if not stored[-1]:
+                    _take_back_death(connection, claim)
         return stored
 
     def take_back_expired(self) -> tuple[list[Bookmark], int]:
-        """The bookmarks whose lease has run out wait again; those that killed their worker twice have failed.
+        """The bookmarks whose lease has run out wait again; those that killed their worker twice (see above) have failed.
 
         A lease that ends implausibly late (the clock was set back) counts as run out, too. Returns the ones that wait
         again, and how many have failed.
         """
         now_s = self._clock.wall_s()
         run_out = self._has_run_out(now_s)
-        died = {"claimed_by": None, "lease_until": None, "deaths": _t.deaths + 1}
+        excused = _t.death_note.is_not_distinct_from(_about(_STOPPING))
+        is_last = sa.not_(excused) & (_t.deaths + 1 >= _MOST_DEATHS)
+        free = {"claimed_by": None, "lease_until": None}
         with self._db.write() as connection:
             poison = (
-                sa.select(_t.id, _t.death_note, _t.content_hash)
-                .where(run_out, _t.deaths + 1 >= _MOST_DEATHS)
-                .with_for_update()
+                sa.select(_t.id, _t.death_note, _t.content_hash).where(run_out, is_last).with_for_update()
             )
             given_up = connection.execute(poison).all()
             for row in given_up:
-                error = ProcessingError(Reason.KILLED_WORKER, row.death_note or "its lease ran out")
+                note = row.death_note or _RAN_OUT
+                if note.startswith((_RAN_OUT, _STOPPING)):
+                    note = _RAN_OUT  # on whose part is nothing to tell
+                error = ProcessingError(Reason.KILLED_WORKER, note)
                 ended = ended_values(error, now_s, has_text=row.content_hash is not None)
                 stamps = {"done_at": now_s, "done_ns": self._clock.monotonic_ns()}
                 connection.execute(
-                    sa.update(bookmarks).where(_t.id == row.id).values({**died, **ended, **stamps})
+                    sa.update(bookmarks)
+                    .where(_t.id == row.id)
+                    .values({**free, **ended, **stamps, "deaths": _t.deaths + 1})
                 )
-            again = sa.update(bookmarks).where(run_out).values(**died, status=Status.PENDING)
+            died = {
+                "deaths": _t.deaths + sa.case((excused, 0), else_=1),
+                "death_note": sa.case(
+                    (excused, sa.null()), (_t.lease_until == _SEEN, _t.death_note), else_=_about(_RAN_OUT)
+                ),
+            }
+            # What another look at the rows finds run out only now, and for the last time, is left to the next look.
+            again = sa.update(bookmarks).where(run_out, sa.not_(is_last))
+            again = again.values({**free, **died, "status": Status.PENDING})
             rows = connection.execute(again.returning(*SHORT_COLUMNS)).mappings().all()
         return [to_bookmark(row) for row in rows], len(given_up)
 
@@ -175,7 +207,9 @@ class Claims:
     def note_death(self, process: str, note: str) -> int:
         """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""
         with self._db.write() as connection:
-            statement = sa.update(bookmarks).where(_held_by(process)).values(lease_until=0.0, death_note=note)
+            statement = (
+                sa.update(bookmarks).where(_held_by(process)).values(lease_until=_SEEN, death_note=note)
+            )
             return connection.execute(statement).rowcount
 
 
@@ -188,6 +222,19 @@ def _held_by(process: str) -> sa.ColumnElement[bool]:
     """Compared letter by letter: in a LIKE, SQLite ignores case, and `_` of a host's name stands for any character."""
     prefix = f"{process}/"  # no host's name has a slash, many go on with a hyphen
     return (sa.func.substr(_t.claimed_by, 1, len(prefix)) == prefix) & (_t.status == Status.PROCESSING)
+
+
+def _about(note: str) -> sa.ColumnElement[str]:
+    return sa.literal(f"{note}: ") + _t.claimed_by
+
+
+def _take_back_death(connection: sa.Connection, claim: Claim) -> None:
+    """The holder of a lost claim lives."""
+    connection.execute(
+        sa.update(bookmarks)
+        .where(_t.id == claim.bookmark_id, _t.death_note == f"{_RAN_OUT}: {claim.token}")
+        .values(deaths=_t.deaths - 1, death_note=None)
+    )
 
 
 def _holds(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:

@@ -28,6 +28,7 @@ class Leases:
         self._store = store
         self._lease_s = lease_s
         self._held: dict[tuple[int, str], Claim] = {}
+        self._owed: list[Claim] = []
         self._changed = threading.Condition()
         self._pid = 0
         self._start_lock = threading.Lock()
@@ -47,25 +48,40 @@ class Leases:
                 for key in keys:
                     self._held.pop(key, None)
 
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """Release the claims: now, or as soon as the database can be reached again."""
+        try:
+            self._store.release(claims)
+        except StoreError as error:
+            logger.warning("%d bookmarks not given back yet: %s", len(claims), error)
+            self._ensure_running()
+            with self._changed:
+                self._owed += claims
+                self._changed.notify()
+
     def _ensure_running(self) -> None:
         with self._start_lock:
             if self._pid != os.getpid():
-                self._held, self._changed = {}, threading.Condition()
+                self._held, self._owed, self._changed = {}, [], threading.Condition()
                 threading.Thread(target=self._run, name="leases", daemon=True).start()
                 self._pid = os.getpid()
 
     def _run(self) -> None:
-        changed, held = self._changed, self._held
+        changed, held, owed = self._changed, self._held, self._owed
         while True:
             with changed:
-                while not held:
+                while not held and not owed:
                     changed.wait()
                 changed.wait(self._lease_s / _RENEWALS_PER_LEASE)
-                claims = list(held.values())
-            if not claims:
-                continue
+                claims, unused = list(held.values()), list(owed)
             try:
-                self._store.renew(claims, self._lease_s)
+                if claims:
+                    self._store.renew(claims, self._lease_s)
+                if unused:
+                    self._store.release(unused)
             except StoreError as error:
                 # The next round tries again; should the lease run out meanwhile, another worker takes over.
-                logger.warning("leases of %d bookmarks not renewed: %s", len(claims), error)
+                logger.warning("leases of %d bookmarks not renewed: %s", len(claims) + len(unused), error)
+                continue
+            with changed:
+                del owed[: len(unused)]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
-from fuze_bench.errors import one_line
+from fuze_bench.errors import StoreError, one_line
 from fuze_bench.pipeline import embed, events, extract
 from fuze_bench.pipeline.analyse import Analysis, analyse
 from fuze_bench.pipeline.bookmarks import (
@@ -51,6 +51,9 @@ logger = logging.getLogger(__name__)
 _ANY_NUMBER = 1_000_000
 #: A page that is processed again must show at least this share of the words that are stored.
 _LEAST_KEPT = 0.5
+#: How often a database that answers may refuse an outcome, and how long it is left alone in between.
+_MOST_REFUSALS = 2
+_FINISH_STEP_S = 0.5
 _FILL_IN_BATCH = 32
 #: No longer, because other jobs wait meanwhile: what is left is another job.
 _FILL_IN_MAX_S = 30.0
@@ -186,34 +189,69 @@ class Pipeline:
         items = [_Item(claim, StageTimer(self._clock)) for claim in claims]
         try:
             with self._leases.holding(claims):
-                self._run_stages(items)
-        except JobTimeoutException as error:
-            for item in items:
-                item.error = item.error or ProcessingError(Reason.TIMED_OUT, one_line(error))
-        except Exception as error:
-            # It must count as a try: what is given back is due at once, and would be fetched again and again.
-            logger.exception("bookmarks %s failed", [claim.bookmark_id for claim in claims])
-            for item in items:
-                item.error = item.error or _internal_error("stages", error)
+                try:
+                    self._run_stages(items)
+                except JobTimeoutException as error:
+                    for item in items:
+                        item.error = item.error or ProcessingError(Reason.TIMED_OUT, one_line(error))
+                except Exception as error:
+                    # It must count as a try: what is given back is due at once, and would be fetched again and again.
+                    logger.exception("bookmarks %s failed", [claim.bookmark_id for claim in claims])
+                    for item in items:
+                        item.error = item.error or _internal_error("stages", error)
+                now_s = self._clock.wall_s()
+                ended = self._finish(
+                    [
+                        Ended(
+                            item.claim,
+                            self._decided(item.outcome(), item.claim, now_s),
+                            item.timer.durations_ms,
+                        )
+                        for item in items
+                    ]
+                )
         except BaseException:
-            self.store.release(claims)
+            self._leases.give_back(claims)
             raise
-        now_s = self._clock.wall_s()
-        outcomes = [self._decided(item.outcome(), item.claim, now_s) for item in items]
-        held = self.store.finish(
-            [
-                (item.claim, outcome, item.timer.durations_ms)
-                for item, outcome in zip(items, outcomes, strict=True)
-            ]
-        )
-        ended = [
-            Ended(item.claim, outcome, item.timer.durations_ms)
-            for item, outcome, was_held in zip(items, outcomes, held, strict=True)
-            if was_held
-        ]
         events.ended(ended)
         self._measurements.ended(ended, self._clock.wall_s(), self._mode)
         return result | {each.claim.bookmark_id: each.outcome for each in ended}
+
+    def _finish(self, results: list[Ended]) -> list[Ended]:
+        """Store what came of the claims; returns what counts, which is that of the claims that still held.
+
+        While the database is away this waits for it and keeps the leases: a job for as long as it may run, a thread
+        that an ending process would wait for no longer than a lease. What a database that answers refuses is stored
+        one by one, in the end as an internal error: else it would be tried for ever.
+        """
+        until_s = time.monotonic() + (
+            self.settings.job_timeout_s if self._mode is Mode.RQ else self.settings.lease_s
+        )
+        refusals = 0
+        while True:
+            try:
+                held = self.store.finish(results)
+                return [each for each, was_held in zip(results, held, strict=True) if was_held]
+            except StoreError as error:
+                logger.warning("what came of %d bookmarks is not stored yet: %s", len(results), error)
+                refusals += self._database_answers()
+                if refusals > _MOST_REFUSALS or time.monotonic() >= until_s:
+                    raise
+                if refusals == _MOST_REFUSALS:
+                    if len(results) > 1:
+                        return [stored for each in results for stored in self._finish([each])]
+                    [one] = results
+                    refused = _internal_error("store", error)
+                    decided = self._decided(refused, one.claim, self._clock.wall_s())
+                    results = [Ended(one.claim, decided, one.durations_ms)]
+            time.sleep(_FINISH_STEP_S)
+
+    def _database_answers(self) -> bool:
+        try:
+            self.store.ping()
+        except StoreError:
+            return False
+        return True
 
     def _decided(self, outcome: Outcome, claim: Claim, now_s: float) -> Outcome:
         if isinstance(outcome, Processed) and outcome.word_count < _LEAST_KEPT * (claim.stored_words or 0):

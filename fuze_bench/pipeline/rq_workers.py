@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -105,6 +106,11 @@ class _PipelineWorker(OutlivesRedis):
         # RQ stops an idle worker by an exception from its signal handler. If the signal arrives while a finaliser
         # runs, Python drops that exception; the flag then stops the worker a moment later.
         self._stop_requested = True
+        if self.executions:
+            # Whoever stops us may lose patience. Not here: the signal may have come in the middle of a transaction.
+            threading.Thread(
+                target=self.recovery.excuse, args=(self.horse_pid or os.getpid(),), daemon=True
+            ).start()
         super()._shutdown()
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
@@ -121,6 +127,8 @@ class _PipelineWorker(OutlivesRedis):
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)
         if retpid is None or ret_val is None:
             return  # somebody else has waited for it: its lease runs out
+        if self._stop_requested:
+            return  # it was killed with the worker, which is none of its doing
         note = f"signal {os.WTERMSIG(ret_val)}" if os.WIFSIGNALED(ret_val) else f"exit code {ret_val >> 8}"
         if note == f"signal {int(signal.SIGKILL)}":
             note += ": perhaps it used more memory than there is, or hung"

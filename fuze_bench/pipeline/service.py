@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -145,6 +146,8 @@ class BookmarkService:
 
     def close(self) -> None:
         self.queue.close()
+        if self.fallback.size():
+            self.recovery.excuse(os.getpid())  # whoever stops us may lose patience
         self.fallback.close()
         if self._pipeline is not None:
             self._pipeline.close()
