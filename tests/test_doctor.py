@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +18,14 @@ from click.testing import CliRunner
 from conftest import StartWorker, wait_until
 
 from fuze_bench.cli import app
+from fuze_bench.errors import StoreError
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline import control
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
 
 
 def doctor(settings: Settings) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -156,3 +164,33 @@ def test_looking_changes_nothing(service: BookmarkService, settings: Settings, o
         before = {key: client.dump(key) for key in client.keys("rq:*")}
         doctor(settings)
         assert {key: client.dump(key) for key in client.keys("rq:*")} == before
+
+
+@pytest.fixture
+def hanging_url() -> Iterator[str]:
+    """Of a PostgreSQL that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"postgresql://nobody@127.0.0.1:{listener.getsockname()[1]}/nothing"
+
+
+@pytest.mark.parametrize(("query", "least_s", "most_s"), [("", 4, 15), ("?connect_timeout=2", 1, 4)])
+def test_a_database_that_hangs_is_given_up(
+    query: str, least_s: float, most_s: float, hanging_url: str
+) -> None:
+    start_s = time.monotonic()
+    with pytest.raises(StoreError, match="timeout"):
+        Store(Settings(database_url=hanging_url + query))
+    assert least_s < time.monotonic() - start_s < most_s
+
+
+def test_findings_are_shown_while_the_next_is_looked_for(settings: Settings, hanging_url: str) -> None:
+    more = replace(settings, database_url=f"{hanging_url}?connect_timeout=60")
+    argv = [sys.executable, "-m", "fuze_bench.cli", "doctor"]
+    environment = more.environment(os.environ)
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert [child.stdout.readline()[6:].split()[0] for _ in range(2)] == ["redis", "workers"]
+            assert child.poll() is None
+        finally:
+            child.kill()

@@ -16,13 +16,14 @@ def doctor(as_json: bool) -> None:
     from fuze_bench.pipeline.diagnosis import diagnose
     from fuze_bench.pipeline.redis_server import with_running_redis
 
-    findings = diagnose(with_running_redis(settings_of_short_command()))
+    findings = []
+    for finding in diagnose(with_running_redis(settings_of_short_command())):
+        findings.append(finding)
+        if not as_json:
+            remedy = f" → {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.name:<18} {finding.detail}{remedy}")
     is_well = all(finding.ok for finding in findings)
     if as_json:
         click.echo(msgspec.json.encode({"ok": is_well, "findings": findings}).decode())
-    else:
-        for finding in findings:
-            remedy = f" → {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{'ok   ' if finding.ok else 'WRONG'} {finding.name:<18} {finding.detail}{remedy}")
     if not is_well:
         raise click.exceptions.Exit(1)

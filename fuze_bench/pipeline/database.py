@@ -16,6 +16,15 @@ from fuze_bench.pipeline.schema import metadata
 #: SQLite waits this long for another writer; no transaction here takes a hundredth of it.
 _SQLITE_BUSY_TIMEOUT_S = 60
 _SCHEMA_LOCK = 0x66757A65
+#: How PostgreSQL's client notices that a server, or the way to it, is gone (libpq's parameters; seconds, but for the
+#: last: milliseconds). What the URL says of them wins.
+_POSTGRESQL_TIMEOUTS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
 
 
 class Database:
@@ -69,7 +78,8 @@ def _make_engine(url: str) -> sa.Engine:
     with _translated():
         parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        parsed = parsed.set(query={**_POSTGRESQL_TIMEOUTS, **parsed.query})
+        return sa.create_engine(parsed, pool_pre_ping=True)
     if parsed.database:
         try:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)

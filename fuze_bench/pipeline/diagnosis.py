@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -37,54 +38,54 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: dict[str, Any] = {}
 
 
-def diagnose(settings: Settings) -> list[Finding]:
+def diagnose(settings: Settings) -> Iterator[Finding]:
     """Look at Redis, workers, queues, database, bookmarks, model and tokens; changes nothing but probe keys in Redis.
 
-    `settings.redis_url` None: none is set, and no private one runs. Nothing is raised: what cannot be reached is
-    a finding, and what depends on it is left out.
+    Each finding comes as soon as it is there: the next may take its time. `settings.redis_url` None: none is set, and
+    no private one runs. Nothing is raised: what cannot be reached is a finding, and what depends on it is left out.
     """
     found, client = _redis(settings)
+    yield found
     live = None
     if client is not None:
         try:
-            found += _workers(client)
-            found += _queues(client)
+            yield from _workers(client)
+            yield from _queues(client)
             live = waiting_job_ids(client)
         except redis.RedisError as error:
-            found.append(_redis_fails(error))
+            yield _redis_fails(error)
     try:
         with Store(settings) as store:
             store.ping()
-            found.append(Finding(name="database", ok=True, detail=f"{store.kind} answers"))
-            found += _bookmarks(settings, store, live)
+            yield Finding(name="database", ok=True, detail=f"{store.kind} answers")
+            yield from _bookmarks(settings, store, live)
     except FuzeError as error:
         remedy = "check DATABASE_URL, the server behind it, and the disk"
-        found.append(Finding(name="database", ok=False, detail=one_line(error), remedy=remedy))
-    return [*found, _model(settings), *_tokens(settings)]
+        yield Finding(name="database", ok=False, detail=one_line(error), remedy=remedy)
+    yield _model(settings)
+    yield from _tokens(settings)
 
 
-def _redis(settings: Settings) -> tuple[list[Finding], redis.Redis | None]:
+def _redis(settings: Settings) -> tuple[Finding, redis.Redis | None]:
     if settings.redis_url is None:
         remedy = "set REDIS_URL, or start one with `fuze-bench up` or `fuze-bench worker`"
-        return [Finding(name="redis", ok=False, detail="none is set or running", remedy=remedy)], None
+        return Finding(name="redis", ok=False, detail="none is set or running", remedy=remedy), None
     try:
         client = connect(settings.redis_url, connect_timeout_s=2, timeout_s=5)
         info = client.info()
         version = str(info["redis_version"])
         check_usable(client)
     except (redis.RedisError, FuzeError) as error:
-        return [_redis_fails(error)], None
+        return _redis_fails(error), None
     is_old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION
     memory = {"version": version, "used_memory_bytes": info["used_memory"]}
-    return [
-        Finding(
-            name="redis",
-            ok=not is_old,
-            detail=f"version {version} answers and can be written to",
-            remedy="use Redis 6.2 or newer" if is_old else None,
-            data=memory,
-        )
-    ], client
+    return Finding(
+        name="redis",
+        ok=not is_old,
+        detail=f"version {version} answers and can be written to",
+        remedy="use Redis 6.2 or newer" if is_old else None,
+        data=memory,
+    ), client
 
 
 def _redis_fails(error: Exception) -> Finding:
