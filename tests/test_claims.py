@@ -126,3 +126,15 @@ def test_who_dies_while_the_leases_are_looked_at_is_seen_at_the_next_look(
         assert store.take_back_expired() == ([], 0)
         sa.event.remove(store._db._engine, "after_cursor_execute", die)
         assert store.take_back_expired() == ([], 1)
+
+
+def test_what_is_not_due_yet_is_left_to_wait(store: Store, clock: FakeClock, bookmark_id: int) -> None:
+    [claim] = store.claim([bookmark_id], LEASE_S)
+    store.finish([(claim, TryAgain(error=TIMED_OUT, delay_s=600, counts=False), {})])
+    clock.advance(599)
+    assert store.claim([bookmark_id], LEASE_S) == []
+    clock.step_wall(-7_200)  # when it is due is not known any more
+    assert len(store.claim([bookmark_id], LEASE_S)) == 1
+    clock.step_wall(7_200)
+    assert runs_out(store, clock) == (1, 0)
+    assert len(store.claim([bookmark_id], LEASE_S)) == 1

@@ -15,11 +15,13 @@ from conftest import StartWorker, wait_until
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rq import Queue
+from rq.job import Retry
 from rq.registry import ScheduledJobRegistry
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.origin import Origin
-from fuze_bench.pipeline.bookmarks import Claim, ProcessingError, Reason, Status, TryAgain
+from fuze_bench.pipeline.bookmarks import Claim, NewBookmark, ProcessingError, Reason, Status, TryAgain
+from fuze_bench.pipeline.process import Pipeline, install_pipeline, process_bookmark_content_task
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.retries import RETRIED, after_failure, parse_retry_after
 from fuze_bench.pipeline.service import BookmarkService
@@ -219,3 +221,21 @@ def test_retries_happen_although_the_worker_that_schedules_is_killed(
                 timeout_s=120,
                 what="the second try",
             )
+
+
+def test_a_second_copy_of_a_job_waits_as_the_site_asked(settings: Settings, origin: Origin) -> None:
+    """A site that said when to come back is not asked before, and the job goes on then."""
+    pipeline = Pipeline(settings)
+    url = f"{origin.url}/status/429"
+    new = NewBookmark(user_id=1, url=url, canonical_url=url)
+    bookmark_id = pipeline.store.save([new])[0].bookmark.id
+    install_pipeline(pipeline)
+    try:
+        first, second = (process_bookmark_content_task(bookmark_id, url, 1) for _ in range(2))
+    finally:
+        install_pipeline(None)
+        pipeline.close()
+    assert isinstance(first, Retry)
+    assert isinstance(second, Retry)
+    assert first.intervals[0] - 5 < second.intervals[0] <= first.intervals[0]
+    assert origin.hits("/status/429") == 1

@@ -17,6 +17,8 @@ from fuze_bench.timing import Clock
 
 #: One that ends later than this many leases from now was taken before the clock was set back.
 _MOST_LEASES_AHEAD = 4
+#: Clocks of hosts do not differ by this much.
+_SET_BACK_S = 60.0
 #: A bookmark that this many workers died over, with no outcome in between, is left alone.
 _MOST_DEATHS = 2
 #: Notes about a claim whose token follows: its lease ran out; its holder was told to stop.
@@ -46,7 +48,7 @@ class Claims:
         self._latest_lease_s = _MOST_LEASES_AHEAD * lease_s
 
     def claim(self, bookmark_ids: Sequence[int], lease_s: float) -> list[Claim]:
-        """Take the bookmarks that wait for `lease_s` seconds; the others are somebody else's, or done.
+        """Take the bookmarks that wait for `lease_s` seconds; the others are somebody else's, done, or not due yet.
 
         One conditional update: of any number of callers at once exactly one gets a row.
         """
@@ -55,9 +57,11 @@ class Claims:
             self._clock.monotonic_ns(),
             f"{process_name()}/{uuid.uuid4().hex}",
         )
+        # Where the last try began in the future, the clock was set back, and the time of the next one says nothing.
+        is_due = (_t.retry_at <= now_s) | (_t.started_at > now_s + _SET_BACK_S)
         statement = (
             sa.update(bookmarks)
-            .where(_t.id.in_(bookmark_ids), _t.status == Status.PENDING)
+            .where(_t.id.in_(bookmark_ids), _t.status == Status.PENDING, _t.retry_at.is_(None) | is_due)
             .values(
                 status=Status.PROCESSING,
                 claimed_by=token,

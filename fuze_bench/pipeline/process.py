@@ -78,10 +78,18 @@ def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> d
         raise outcome
     if isinstance(outcome, TryAgain):
         # How often is decided by the bookmark's row, so that a job which is lost and made again changes nothing.
-        return Retry(max=_ANY_NUMBER, interval=max(1, math.ceil(outcome.delay_s)))
+        return _again_in(outcome.delay_s)
     if outcome is None:
+        if (due_in_s := pipeline.due_in_s(bookmark_id)) is not None:
+            # Another copy of this job was told when to come back, or the clock that said so is ahead of this one.
+            return _again_in(due_in_s)
         return {"bookmark_id": bookmark_id, "status": "already taken"}
     return {"bookmark_id": bookmark_id, "status": str(Status.PROCESSED), "words": outcome.word_count}
+
+
+def _again_in(wait_s: float) -> Retry:
+    # RQ cuts the moment down to a whole second: with one more it is not too early.
+    return Retry(max=_ANY_NUMBER, interval=math.ceil(wait_s) + 1)
 
 
 def fill_in_embeddings_task() -> int | Retry:
@@ -261,6 +269,13 @@ class Pipeline:
         if isinstance(outcome, ProcessingError):
             return after_failure(outcome, claim, now_s, self.settings)
         return outcome
+
+    def due_in_s(self, bookmark_id: int) -> float | None:
+        """How long the bookmark is to wait before it is tried again; None unless it waits for that."""
+        bookmark = self.store.get(bookmark_id)
+        if bookmark is None or bookmark.status is not Status.PENDING or bookmark.retry_at is None:
+            return None
+        return max(0.0, bookmark.retry_at - self._clock.wall_s())
 
     def fill_in_embeddings(self) -> int:
         """Embed texts that were stored without a vector, for half a minute at most. How many were done."""
