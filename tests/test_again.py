@@ -92,7 +92,9 @@ def test_less_never_replaces_more(
     assert after.note is not None
     assert (after.note.reason, after.note.http_status) == (reason, status)
     assert after.note.at == after.done_at
-    kept = ("status", "title", "summary", "keywords", "word_count", "content_hash", "http_status", "reason")
+    kept = (
+        "status", "title", "summary", "keywords", "word_count", "content_hash", "http_status", "reason", "durations_ms"
+    )  # fmt: skip
     assert {name: getattr(after, name) for name in kept} == {name: getattr(before, name) for name in kept}
     assert pipeline.store.content(bookmark_id) == content
     origin.put("/put/a", page(10))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from fuze_bench.pipeline.bookmarks import Bookmark, Claim, Outcome, ProcessingError, Reason, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Claim, Outcome, Processed, ProcessingError, Reason, Status
 from fuze_bench.pipeline.database import Database
 from fuze_bench.pipeline.rows import ended_values, outcome_values, to_bookmark
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
@@ -148,9 +148,11 @@ class Claims:
         stored = []
         with self._db.write() as connection:
             for claim, outcome, durations_ms in results:
-                values = outcome_values(outcome, now, has_text=claim.stored_words is not None)
-                values |= {"claimed_by": None, "lease_until": None, "durations_ms": dict(durations_ms)}
-                values |= {"deaths": 0, "death_note": None}
+                has_text = claim.stored_words is not None
+                values = outcome_values(outcome, now, has_text=has_text)
+                values |= {"claimed_by": None, "lease_until": None, "deaths": 0, "death_note": None}
+                if isinstance(outcome, Processed) or not has_text:
+                    values["durations_ms"] = dict(durations_ms)  # else they stay those of the text that stays
                 statement = sa.update(bookmarks).where(*_holds(claim)).values(values)
                 stored.append(connection.execute(statement).rowcount == 1)
                 if not stored[-1]:
