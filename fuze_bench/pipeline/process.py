@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
-from fuze_bench.errors import StoreError, one_line
+from fuze_bench.errors import one_line
 from fuze_bench.pipeline import embed, events, extract
 from fuze_bench.pipeline.analyse import Analysis, analyse
 from fuze_bench.pipeline.bookmarks import (
@@ -35,9 +35,9 @@ from fuze_bench.pipeline.extract import Extracted
 from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
 from fuze_bench.pipeline.leases import Leases
 from fuze_bench.pipeline.measurements import Ended, Measurements
+from fuze_bench.pipeline.outcomes import Outcomes, internal_error
 from fuze_bench.pipeline.page_reader import PageReader
 from fuze_bench.pipeline.politeness import Hosts, LocalHosts
-from fuze_bench.pipeline.retries import after_failure
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.timing import Clock, StageTimer, SystemClock
@@ -49,11 +49,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ANY_NUMBER = 1_000_000
-#: A page that is processed again must show at least this share of the words that are stored.
-_LEAST_KEPT = 0.5
-#: How often a database that answers may refuse an outcome, and how long it is left alone in between.
-_MOST_REFUSALS = 2
-_FINISH_STEP_S = 0.5
 _FILL_IN_BATCH = 32
 #: No longer, because other jobs wait meanwhile: what is left is another job.
 _FILL_IN_MAX_S = 30.0
@@ -166,6 +161,9 @@ class Pipeline:
         self._leases = Leases(self.store, settings.lease_s)
         self._measurements = Measurements(settings)
         self._mode = mode
+        # Who ends a process would have to wait for its threads.
+        patience_s = settings.job_timeout_s if mode is Mode.RQ else settings.lease_s
+        self._outcomes = Outcomes(self.store, settings, self._clock, patience_s)
         self._embedder = embedder
         self._load_lock = threading.Lock()
 
@@ -206,17 +204,9 @@ class Pipeline:
                     # It must count as a try: what is given back is due at once, and would be fetched again and again.
                     logger.exception("bookmarks %s failed", [claim.bookmark_id for claim in claims])
                     for item in items:
-                        item.error = item.error or _internal_error("stages", error)
-                now_s = self._clock.wall_s()
-                ended = self._finish(
-                    [
-                        Ended(
-                            item.claim,
-                            self._decided(item.outcome(), item.claim, now_s),
-                            item.timer.durations_ms,
-                        )
-                        for item in items
-                    ]
+                        item.error = item.error or internal_error("stages", error)
+                ended = self._outcomes.store(
+                    [Ended(item.claim, item.outcome(), item.timer.durations_ms) for item in items]
                 )
         except BaseException:
             self._leases.give_back(claims)
@@ -224,51 +214,6 @@ class Pipeline:
         events.ended(ended)
         self._measurements.ended(ended, self._clock.wall_s(), self._mode)
         return result | {each.claim.bookmark_id: each.outcome for each in ended}
-
-    def _finish(self, results: list[Ended]) -> list[Ended]:
-        """Store what came of the claims; returns what counts, which is that of the claims that still held.
-
-        While the database is away this waits for it and keeps the leases: a job for as long as it may run, a thread
-        that an ending process would wait for no longer than a lease. What a database that answers refuses is stored
-        one by one, in the end as an internal error: else it would be tried for ever.
-        """
-        until_s = time.monotonic() + (
-            self.settings.job_timeout_s if self._mode is Mode.RQ else self.settings.lease_s
-        )
-        refusals = 0
-        while True:
-            try:
-                held = self.store.finish(results)
-                return [each for each, was_held in zip(results, held, strict=True) if was_held]
-            except StoreError as error:
-                logger.warning("what came of %d bookmarks is not stored yet: %s", len(results), error)
-                refusals += self._database_answers()
-                if refusals > _MOST_REFUSALS or time.monotonic() >= until_s:
-                    raise
-                if refusals == _MOST_REFUSALS:
-                    if len(results) > 1:
-                        return [stored for each in results for stored in self._finish([each])]
-                    [one] = results
-                    refused = _internal_error("store", error)
-                    decided = self._decided(refused, one.claim, self._clock.wall_s())
-                    results = [Ended(one.claim, decided, one.durations_ms)]
-            time.sleep(_FINISH_STEP_S)
-
-    def _database_answers(self) -> bool:
-        try:
-            self.store.ping()
-        except StoreError:
-            return False
-        return True
-
-    def _decided(self, outcome: Outcome, claim: Claim, now_s: float) -> Outcome:
-        if isinstance(outcome, Processed) and outcome.word_count < _LEAST_KEPT * (claim.stored_words or 0):
-            # A block page, an error page, an empty one: whatever it is, what is stored is better.
-            detail = f"{outcome.word_count} words, {claim.stored_words} are stored"
-            return ProcessingError(Reason.LESS_TEXT, detail, http_status=outcome.http_status)
-        if isinstance(outcome, ProcessingError):
-            return after_failure(outcome, claim, now_s, self.settings)
-        return outcome
 
     def due_in_s(self, bookmark_id: int) -> float | None:
         """How long the bookmark is to wait before it is tried again; None unless it waits for that."""
@@ -329,7 +274,7 @@ class Pipeline:
                     name,
                     extra=events.ids(item.claim),
                 )
-                item.error = _internal_error(name, error)
+                item.error = internal_error(name, error)
 
     def _fetch(self, items: list[_Item]) -> None:
         def fetch(item: _Item) -> None:
@@ -387,10 +332,6 @@ class Pipeline:
                 return [vector for text in texts for vector in self._vectors([text])]
             logger.exception("embedding unavailable: %s: %s", type(error).__name__, one_line(error))
             return [None]
-
-
-def _internal_error(stage: str, error: Exception) -> ProcessingError:
-    return ProcessingError(Reason.INTERNAL_ERROR, f"{stage}: {type(error).__name__}: {one_line(error)}")
 
 
 _pipeline: Pipeline | None = None
