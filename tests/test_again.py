@@ -13,11 +13,12 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from fuze_bench.cli import app
+from fuze_bench.errors import QueueUnavailableError
 from fuze_bench.lab.origin import Origin
 from fuze_bench.pipeline.bookmarks import Bookmark, NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.process import Pipeline
-from fuze_bench.pipeline.redis_server import connect
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 
@@ -250,6 +251,28 @@ def test_retry_from_the_command_line(service: BookmarkService, settings: Setting
         ],
     )
     assert queued(settings)["low"] == [f"bookmark-{n}-2" for n in (1, 3)]
+
+
+def test_retry_while_redis_goes_away(
+    service: BookmarkService, settings: Settings, private_redis: PrivateRedis, origin: Origin
+) -> None:
+    """It says what is not on the queue; whoever looks after lost jobs sends that on."""
+    new = [service.check(user_id=1, url=f"{origin.url}/status/404?{n}") for n in range(3)]
+    pipeline = Pipeline(settings)
+    pipeline.process([result.bookmark.id for result in service.save(new)])
+    private_redis.stop()
+    done = CliRunner().invoke(app, ["retry", "--failed"], env=settings.to_mapping())
+    pipeline.close()
+    assert "0 of 3 failed bookmarks are on their way again" in done.output
+    assert isinstance(done.exception, QueueUnavailableError)
+    assert "3 more wait in the database" in str(done.exception)
+    assert service.store.counts()["pending"] == 3
+
+
+def test_retry_leaves_what_is_done_meanwhile_alone(pipeline: Pipeline, origin: Origin) -> None:
+    done, failed = saved(pipeline, f"{origin.url}/page/1"), saved(pipeline, f"{origin.url}/status/404")
+    pipeline.process([done, failed])
+    assert [each.id for each in pipeline.store.reprocess([done, failed], "low", only_failed=True)] == [failed]
 
 
 def test_cancel_from_the_command_line(service: BookmarkService, settings: Settings) -> None:

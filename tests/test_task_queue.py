@@ -303,7 +303,7 @@ def test_a_new_generation_of_what_a_thread_has_in_hand(settings: Settings, origi
         wait_until(lambda: origin.hits("/slow/1000/1") == 1, what="the page to be asked for")
         service.cancel([bookmark_id])
         [again] = service.reprocess([bookmark_id])
-        assert service.present(again).job.mode is Mode.THREAD
+        assert again.job.mode is Mode.THREAD
         assert service.fallback.join(30)
         found = service.store.get(bookmark_id)
     assert found is not None

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fuze_bench.errors import InputError
-from fuze_bench.pipeline.bookmarks import Reason, parse_job_id
+from fuze_bench.errors import InputError, QueueUnavailableError
+from fuze_bench.pipeline.bookmarks import Mode, Reason, parse_job_id
 from fuze_bench.pipeline.settings import QUEUES
 from fuze_bench.pipeline.worker_command import remark, settings_of_short_command
 
 if TYPE_CHECKING:
     import redis
+
+    from fuze_bench.pipeline.service import SaveResult
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -121,21 +123,29 @@ def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> No
 
     settings = require_running_redis(settings_of_short_command())
     with BookmarkService(settings) as service:
+        service.fallback.close()  # nothing is processed here: what waits for a thread would be dropped at the end
         found = service.store.failed(reason=Reason(reason) if reason else None, since_s=since_s)
         if dry_run:
             click.echo(f"{len(found)} would be processed again")
             return
-        again = 0
+        again: list[SaveResult] = []
         with Progress(disable=not sys.stderr.isatty(), transient=True) as progress:
             task = progress.add_task("sending", total=len(found))
             for first in range(0, len(found), _RETRY_GROUP):
                 group = found[first : first + _RETRY_GROUP]
-                again += len(service.reprocess(group))
+                again += service.reprocess(group, only_failed=True)
                 progress.advance(task, len(group))
-        click.echo(f"{again} of {len(found)} failed bookmarks are on their way again, on the low queue")
-        warning = service.queue.warning("low") if again else None
-        if warning:
-            remark(f"warning    {warning}")
+                if any(result.job.mode is not Mode.RQ for result in again):
+                    break
+    queued = sum(result.job.mode is Mode.RQ for result in again)
+    click.echo(f"{queued} of {len(found)} failed bookmarks are on their way again, on the low queue")
+    for warning in {result.warning for result in again} - {None}:
+        remark(f"warning    {warning}")
+    if queued < len(again):
+        raise QueueUnavailableError(
+            f"Redis went away: {len(again) - queued} more wait in the database until it is back, the rest are left as "
+            "they were"
+        )
 
 
 @click.command()

@@ -121,12 +121,15 @@ class BookmarkService:
             warning=self.queue.warning(job.queue) if waits else None,
         )
 
-    def reprocess(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
-        """Have those of the bookmarks that were done or had failed processed again, on the `low` queue."""
-        again = self.store.reprocess(bookmark_ids, "low")
-        self.queue.dispatch(again)
+    def reprocess(self, bookmark_ids: Sequence[int], *, only_failed: bool = False) -> list[SaveResult]:
+        """Have those of the bookmarks that had failed (or were done) processed again, on the `low` queue."""
+        again = self.store.reprocess(bookmark_ids, "low", only_failed=only_failed)
+        handles = self.queue.dispatch(again)
         events.told(again, "to be processed again")
-        return again
+        return [
+            self._result(bookmark, handle, was_duplicate=True)
+            for bookmark, handle in zip(again, handles, strict=True)
+        ]
 
     def cancel(self, bookmark_ids: Sequence[int]) -> list[Bookmark]:
         """Give up those of the bookmarks that wait or are at work; they have failed as `cancelled`."""

@@ -141,12 +141,15 @@ class Store(Claims):
             query = sa.select(*(_t[name] for name in columns)).order_by(_t.id)
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def reprocess(self, bookmark_ids: Sequence[int], queue: str) -> list[Bookmark]:
-        """Those of the bookmarks that were done or had failed wait again, as a new generation, for `queue`.
+    def reprocess(
+        self, bookmark_ids: Sequence[int], queue: str, *, only_failed: bool = False
+    ) -> list[Bookmark]:
+        """Those of the bookmarks that had failed (or were done) wait again, as a new generation, for `queue`.
 
         What is stored of them stays until something better is found. Those that wait or are at work are left alone.
         """
         now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
+        ended = (Status.FAILED,) if only_failed else (Status.PROCESSED, Status.FAILED)
         again = {
             "status": Status.PENDING,
             "queue": queue,
@@ -163,7 +166,7 @@ class Store(Claims):
         }
         statement = (
             sa.update(bookmarks)
-            .where(_t.id.in_(bookmark_ids), _t.status.in_((Status.PROCESSED, Status.FAILED)))
+            .where(_t.id.in_(bookmark_ids), _t.status.in_(ended))
             .values(again)
             .returning(*SHORT_COLUMNS)
         )

@@ -121,9 +121,10 @@ async def reprocess(request: Request) -> Response:
     """Process a bookmark again; what is stored of it stays until something better is found."""
     service, found = service_of(request), await _found_bookmark(request)
     again = await asyncio.to_thread(service.reprocess, [found.id])
-    present = again[0] if again else await _found_bookmark(request)
-    message = "Bookmark will be processed again" if again else "Bookmark is being processed already"
-    return json_answer(_quick_saved(message, await asyncio.to_thread(service.present, present)), 202)
+    if again:
+        return json_answer(_quick_saved("Bookmark will be processed again", again[0]), 202)
+    present = await asyncio.to_thread(service.present, await _found_bookmark(request))
+    return json_answer(_quick_saved("Bookmark is being processed already", present), 202)
 
 
 async def job(request: Request) -> Response:
