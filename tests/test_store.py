@@ -372,8 +372,11 @@ def test_a_database_of_an_earlier_version_gets_the_columns_that_it_lacks(any_dat
         store.save([new("https://example.org/old")])
     engine = sa.create_engine(any_database.sqlalchemy_url)
     with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE fuze_bookmarks DROP COLUMN note"))
+        for name in ("note", "deaths", "tries", "save_token"):
+            connection.execute(sa.text(f"ALTER TABLE fuze_bookmarks DROP COLUMN {name}"))
     engine.dispose()
     with Store(any_database) as store:
-        assert [row["url"] for row in store.rows("url", "note")] == ["https://example.org/old"]
+        assert store.rows("url", "note", "deaths", "tries", "save_token") == [
+            {"url": "https://example.org/old", "note": None, "deaths": 0, "tries": 0, "save_token": ""}
+        ]
         assert store.get(1) is not None

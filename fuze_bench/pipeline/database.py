@@ -108,10 +108,13 @@ def _create_schema(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
     metadata.create_all(connection)
-    # A database of an earlier version lacks what was added since: nullable columns, all of them.
+    # A database of an earlier version lacks what was added since. What must not be NULL begins with 0, or empty.
     for table in metadata.sorted_tables:
         there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
         for column in table.columns:
             if column.name not in there:
                 kind = column.type.compile(connection.dialect)
+                if not column.nullable:
+                    is_number = column.type.python_type in (int, float)
+                    kind += f" NOT NULL DEFAULT {'0' if is_number else repr('')}"
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
