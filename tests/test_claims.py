@@ -10,7 +10,9 @@ import sqlalchemy as sa
 
 from fuze_bench.pipeline.bookmarks import Claim, NewBookmark, ProcessingError, Reason, Status, TryAgain
 from fuze_bench.pipeline.claims import process_name
+from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
+from fuze_bench.timing import FakeClock
 
 LEASE_S = 10.0
 TIMED_OUT = ProcessingError(Reason.TIMED_OUT, "30 s")
