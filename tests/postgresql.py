@@ -20,6 +20,7 @@ from urllib.parse import quote
 import psycopg
 
 from fuze_bench.errors import ServiceError
+from fuze_bench.pipeline.redis_server import short_temporary_folder
 from fuze_bench.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 def running_postgresql() -> Iterator[str]:
     """The URL of a server of the caller's own; its folder is short because its socket is in it."""
     programs = _installed()
-    folder = Path(tempfile.mkdtemp(prefix="fuze-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="fuze-pg-", dir=short_temporary_folder()))
     try:
         if programs is not None:
             try:

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 import redis
 from conftest import wait_until
+from postgresql import running_postgresql
 
 from fuze_bench.errors import ServiceError, SettingsError
 from fuze_bench.pipeline.redis_server import (
@@ -127,6 +130,23 @@ def test_a_folder_of_somebody_else_is_no_place_for_the_socket(tmp_path: Path) ->
             PrivateRedis(tmp_path / "a b")
     finally:
         folder.rmdir()
+
+
+def test_a_deep_temporary_folder_does_not_break_private_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 70) / ("e" * 70)
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what it has found before
+    assert tempfile.gettempdir() == str(deep)
+    with (
+        PrivateRedis(deep / "redis") as server,
+        running_postgresql() as url,
+        psycopg.connect(url) as database,
+    ):
+        assert connect(server.url).ping()
+        assert database.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_blank_in_the_folder_does_not_break_a_stock_worker(tmp_path: Path) -> None:

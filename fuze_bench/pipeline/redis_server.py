@@ -225,14 +225,19 @@ class PrivateRedis:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
 
+def short_temporary_folder() -> Path:
+    """The usual place for temporary files unless that is itself too deep for a socket."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(os.fsencode(usual)) < 60 else Path("/tmp")
+
+
 def _short_folder_for(folder: Path) -> Path:
     """A folder of our own for the socket, the same one each time: who knew the server's address finds it again there.
 
-    It is among the temporary files, unless they are themselves too deep. Raises ServiceError if it is somebody else's.
+    Raises ServiceError if it is somebody else's.
     """
-    usual = tempfile.gettempdir()
     name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
-    short = Path(usual if len(usual.encode()) < 60 else "/tmp") / f"fuze-{os.getuid()}-{name}"
+    short = short_temporary_folder() / f"fuze-{os.getuid()}-{name}"
     with suppress(FileExistsError):
         short.mkdir(mode=0o700)
     found = short.lstat()
