@@ -33,6 +33,24 @@ for _name in list(os.environ):
         del os.environ[_name]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what their module has started run in one process, which starts it once."""
+    for item in items:
+        known = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - it has no public name
+        shares = any(definitions[-1].scope == "module" for definitions in known)
+        if shares and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A pytest-xdist that this pytest is too new for leaves groups without effect, and says nothing."""
+    if session.config.getoption("loadgroup", default=False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError(f"{item.nodeid} has lost its group: see pytest in pyproject.toml")
+
+
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: str = "the condition") -> None:
     """Wait for something that will become true; the test fails if it does not."""
     deadline = time.monotonic() + timeout_s
