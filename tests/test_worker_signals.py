@@ -116,7 +116,8 @@ def test_one_page_hangs_and_one_kills_and_the_others_are_done(
         (Status.PROCESSED, None)
     ] * 18
     ended = [found(saving, i).done_at or 0 for i in others]
-    assert max(ended) - (found(saving, hanging).started_at or 0) < 10
+    # Ten seconds are plenty where nothing else runs; whoever waited for a hung page would wait for minutes.
+    assert max(ended) - (found(saving, hanging).started_at or 0) < 30
     assert found(saving, hanging).reason is Reason.TIMED_OUT
     assert found(saving, killing).reason is Reason.KILLED_WORKER
 
