@@ -23,9 +23,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `job`: its number in the schedule, from 1. `sent_ns`: when the load generator went about it, connecting included.
     `acknowledged_ns`: when its answer was complete, or when it had failed. `limited`: it waited because as many
-    connections as may be were busy. `http_status`: None without an answer. `error`: None where `outcome` is ok, else
-    `refused`, `reset`, `timeout`, `closed` (without an answer), `broken` (no HTTP), `unreachable`, or `http_503`.
-    The rest is what the answer to a save says, None for other answers.
+    connections as may be were busy. `http_status`: None without an answer. `error`: why it failed: `refused`, `reset`,
+    `timeout`, `closed` (without an answer), `broken` (no HTTP), `unreachable`, or `http_503`. The rest is what the answer to a save says, None for other answers.
     """
 
     job: int
@@ -112,12 +111,12 @@ def request_table(samples: Sequence[Sample]) -> pd.DataFrame:
     import pandas as pd  # here, because the sender needs none of it and is to start at once
 
     # With a missing one among them, plain columns would be floats, which cannot hold every nanosecond.
-    whole = (*STAMPS, "http_status", "bookmark_id")
+    whole = ("job", *STAMPS, "http_status", "bookmark_id")
+    columns: dict[str, list[object]] = {
+        name: [getattr(sample, name) for sample in samples] for name in Sample.__struct_fields__
+    }
     table = pd.DataFrame(
-        {
-            name: pd.array([getattr(sample, name) for sample in samples], "Int64" if name in whole else None)
-            for name in Sample.__struct_fields__
-        }
+        {name: pd.array(values, "Int64") if name in whole else values for name, values in columns.items()}
     )
     intended, sent, acknowledged = (table[name] for name in STAMPS)
     for name, later, earlier in (

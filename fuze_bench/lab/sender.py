@@ -316,9 +316,9 @@ class _Load:
 
     def _give_up(self) -> None:
         for pending in list(self._in_flight.values()):
-            self._settle(pending, "unfinished", "unfinished")
+            self._settle(pending, "unfinished")
         for pending in self._waiting:
-            self._settle(pending, "unsent", "unsent")
+            self._settle(pending, "unsent")
         self._waiting.clear()
         self._busy.clear()
         self._write_lines()
