@@ -86,6 +86,9 @@ def _begin(environment: Environment, **_: Any) -> None:
         options.json = False
     else:
         environment.user_classes[:] = _chosen(environment)
+    for user in environment.user_classes:
+        # Not in the class: Locust reports those that do not run, too.
+        user.fixed_count = 1 if getattr(user, "is_open_loop", False) else 0
 
 
 def _chosen(environment: Environment) -> list[Any]:

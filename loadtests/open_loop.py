@@ -38,7 +38,6 @@ _SLICE_S = 0.1
 class _OpenLoop(ApiUser):
     abstract = True
     is_open_loop = True
-    fixed_count = 1
     concurrency = _CONNECTIONS
 
     def offer(self, scenario: Callable[[Iterator[str]], Iterator[Request]]) -> None:

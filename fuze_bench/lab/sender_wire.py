@@ -99,6 +99,8 @@ class Connection(asyncio.Protocol):
         self._body.append(part)
 
     def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:  # not yet the answer
+            return
         if not self._parser.should_keep_alive():
             self.is_open = False
             self._transport.close()

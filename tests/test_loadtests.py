@@ -1,0 +1,352 @@
+"""`locust -f loadtests` as people type it, and as the lab drives it: nothing stalled, failed or in flight is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from api_server import Client, api_process, running_api
+from conftest import StartWorker, wait_until
+from test_sender import p99, progress, record, saves
+
+from fuze_bench.errors import LabError
+from fuze_bench.lab.arrivals import Arrivals
+from fuze_bench.lab.locust_driver import run_locust, start_locust
+from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.request_log import Sample, read_request_log, request_table, tally
+from fuze_bench.lab.sender import Plan, send, start_sender
+from fuze_bench.pipeline.redis_server import PrivateRedis
+from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import Child, free_port
+
+ROOT = Path(__file__).parent.parent
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    folder = tmp_path_factory.mktemp("loadtests")
+    with PrivateRedis(folder / "redis") as server:
+        yield Settings(data_dir=folder, redis_url=server.url, embedding_model="off")
+
+
+@pytest.fixture(scope="module")
+def shared_api(shared_settings: Settings) -> Iterator[str]:
+    with running_api(shared_settings) as base_url:
+        yield base_url
+
+
+def locust(host: str, *options: str, python: tuple[str, ...] = ()) -> tuple[list[str], dict[str, str]]:
+    argv = [sys.executable, *python, "-m", "locust", "-f", str(ROOT / "loadtests"), *options]
+    return argv, {**os.environ, "LOCUST_HOST": host, "ORIGIN_URL": NOWHERE}
+
+
+def run(
+    cwd: Path, host: str, *options: str, python: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    argv, environment = locust(host, "--headless", *options, python=python)
+    return subprocess.run(
+        argv, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """What both load generators recorded of the same API in the same ten seconds, and Locust's own summary."""
+
+    locust: list[Sample]
+    sender: list[Sample]
+    summary: str
+
+
+@pytest.fixture(scope="module")
+def stalled(tmp_path_factory: pytest.TempPathFactory, shared_settings: Settings) -> Stalled:
+    """The API stands still for two seconds while both offer it 50 requests a second."""
+    folder = tmp_path_factory.mktemp("stalled")
+    of_locust, of_sender = folder / "locust", folder / "sender"
+    of_locust.mkdir()
+    of_sender.mkdir()
+    arrivals = Arrivals(law="constant", rate_per_s=50, duration_s=10)
+    with api_process(shared_settings, folder / "api.log") as (base_url, api):
+        plan = Plan(base_url=base_url, record=record(of_sender), requests=saves(arrivals, "stalled"))
+        with (
+            start_locust(
+                "quick-save", base_url, arrivals, of_locust, seed=1, origin_url=NOWHERE, drain_s=10
+            ) as one,
+            start_sender(plan, of_sender) as other,
+        ):
+            wait_until(lambda: min(progress(of_locust), progress(of_sender)) >= 50, what="a second of both")
+            api.signal(signal.SIGSTOP)
+            time.sleep(2)
+            api.signal(signal.SIGCONT)
+            assert (one.wait(60), other.wait(60)) == (0, 0)
+    return Stalled(
+        read_request_log(of_locust / "requests.jsonl"),
+        read_request_log(of_sender / "requests.jsonl"),
+        (of_locust / "locust.log").read_text(),
+    )
+
+
+@pytest.mark.parametrize("which", ["locust", "sender"])
+def test_a_stalled_server_is_charged_for_everybody_it_kept_waiting(stalled: Stalled, which: str) -> None:
+    samples = getattr(stalled, which)
+    table = request_table(samples)
+    assert (table.outcome == "ok").sum() == 500
+    assert p99(table.ack_ms.tolist()) >= 1_800
+    # Requests went on being sent, each at its own time.
+    assert ((table.intended_ns - table.intended_ns.min()) / 20_000_000).round().tolist() == list(range(500))
+    assert table.late_ms.median() < 20
+    assert (table.ack_ms + 1e-6 >= table.ack_service_ms).all()
+
+
+def test_the_service_time_is_shown_beside_the_latency(stalled: Stalled) -> None:
+    [summary] = [part for part in stalled.summary.split("Response time percentiles") if "# fails" in part]
+    rows = {
+        line.split("  ")[0] + line[9:].split("  ")[0]: line for line in summary.splitlines() if "|" in line
+    }
+    assert {"POSTquick-save", "POSTquick-save (service time)"} <= set(rows)
+    # It is no second request.
+    [total] = [line for line in rows.values() if "Aggregated" in line]
+    assert total.split()[1] == "500"
+
+
+def test_both_load_generators_agree_at_a_low_rate(shared_api: str, tmp_path: Path) -> None:
+    arrivals = Arrivals(law="poisson", rate_per_s=20, duration_s=4)
+    plan = Plan(base_url=shared_api, record=record(tmp_path), requests=saves(arrivals, "agree", seed=7))
+    ours = send(plan, tmp_path)
+    (tmp_path / "locust").mkdir()
+    theirs = run_locust("quick-save", shared_api, arrivals, tmp_path / "locust", seed=7, origin_url=NOWHERE)
+    expected_ns = [round(time_s * 1e9) for time_s in arrivals.times(7)]
+    for samples in (ours, theirs):
+        start_ns = samples[0].intended_ns - expected_ns[0]
+        assert [sample.intended_ns - start_ns for sample in samples] == expected_ns
+        assert {sample.outcome for sample in samples} == {"ok"}
+        assert {sample.mode for sample in samples} == {"rq"}
+        assert all(sample.bookmark_id and sample.job_id for sample in samples)
+    mine, other = request_table(ours), request_table(theirs)
+    assert list(mine.columns) == list(other.columns)
+    # A save takes some milliseconds: they see the same, to what scheduling on a busy machine adds.
+    assert abs(mine.ack_ms.median() - other.ack_ms.median()) < 20
+
+
+def test_failures_have_a_line_of_their_own(shared_settings: Settings, tmp_path: Path) -> None:
+    """The API is killed in the middle: what was refused is no fast answer, neither for Locust nor in our log."""
+    arrivals = Arrivals(law="constant", rate_per_s=40, duration_s=4)
+    with (
+        api_process(shared_settings, tmp_path / "api.log") as (base_url, api),
+        start_locust(
+            "quick-save", base_url, arrivals, tmp_path, seed=1, origin_url=NOWHERE, drain_s=2
+        ) as child,
+    ):
+        wait_until(lambda: progress(tmp_path) >= 60, what="the first answers")
+        api.signal(signal.SIGKILL)
+        assert child.wait(60) == 1
+    counts = tally(read_request_log(tmp_path / "requests.jsonl"))
+    assert counts.offered == counts.sent == 160
+    assert counts.sent == counts.ok + counts.failed
+    assert set(counts.errors) <= {"refused", "reset", "closed"}
+    assert counts.errors["refused"] >= 20
+    log = (tmp_path / "locust.log").read_text()
+    [ok, failed] = [
+        next(line for line in log.splitlines() if line.startswith(f"POST     quick-save{end}"))
+        for end in ("  ", " (failed)")
+    ]
+    assert ok.split()[2:4] == [str(counts.ok), "0(0.00%)"]
+    assert failed.split()[3] == str(counts.failed)
+
+
+def test_what_is_in_flight_when_locust_ends_is_recorded(shared_settings: Settings, tmp_path: Path) -> None:
+    """An API that stops answering half a second before the end of the schedule, and stays so."""
+    arrivals = Arrivals(law="constant", rate_per_s=40, duration_s=3)
+    with api_process(shared_settings, tmp_path / "api.log") as (base_url, api):
+        try:
+            with start_locust(
+                "quick-save", base_url, arrivals, tmp_path, seed=1, origin_url=NOWHERE, drain_s=0.5
+            ) as child:
+                wait_until(lambda: progress(tmp_path) >= 90, what="most answers")
+                api.signal(signal.SIGSTOP)
+                assert child.wait(60) == 0
+        finally:
+            api.signal(signal.SIGCONT)
+    counts = tally(read_request_log(tmp_path / "requests.jsonl"))
+    assert counts.sent == counts.ok + counts.unfinished == 120
+    assert 10 <= counts.unfinished <= 30
+    log = (tmp_path / "locust.log").read_text()
+    assert f"{counts.unfinished} requests had no answer when the time was up" in log
+    assert "quick-save (unfinished)" in log
+
+
+def test_all_reports_of_several_processes(shared_api: str, tmp_path: Path) -> None:
+    options = (
+        "--processes 2 --csv x --csv-full-history --json --html r.html --request-log log -u 4 -r 4 -t 4s"
+    )
+    done = run(tmp_path, shared_api, *options.split(), "QuickSaves")
+    assert done.returncode == 0, done.stderr[-2_000:]
+    [entry] = [row for row in json.loads(done.stdout) if row["name"] == "quick-save"]
+    counts = tally(read_request_log(tmp_path / "log"))
+    assert entry["num_requests"] == counts.ok > 10
+    assert counts.failed == 0
+    assert ",Aggregated," in (tmp_path / "x_stats.csv").read_text()
+    assert "quick-save" in (tmp_path / "x_stats_history.csv").read_text()
+    assert "quick-save" in (tmp_path / "r.html").read_text()
+
+
+def test_a_master_and_a_worker_apart(shared_api: str, tmp_path: Path) -> None:
+    port = str(free_port())
+    master = "--headless --master --expect-workers 1 --json -t 2s OpenLoopPriorities --rate 40 --window 1"
+    argv, environment = locust(shared_api, "--worker", "--master-port", port)
+    with Child("the worker", argv, tmp_path / "worker.log", environment=environment) as worker:
+        done = run(tmp_path, shared_api, *master.split(), "--master-bind-port", port)
+        assert worker.wait(30) == 0
+    assert done.returncode == 0, done.stderr[-2_000:]
+    rows = {row["name"]: row["num_requests"] for row in json.loads(done.stdout)}
+    assert {queue: rows[f"quick-save, {queue}"] for queue in ("high", "default", "low")} == {
+        "high": 4,
+        "default": 12,
+        "low": 24,
+    }
+
+
+def test_a_run_that_lost_its_worker_is_not_ok(shared_api: str, tmp_path: Path) -> None:
+    argv, environment = locust(shared_api, *"--headless --processes 1 -t 8s QuickSaves".split())
+    log = tmp_path / "locust.log"
+    with Child("locust", argv, log, environment=environment) as child:
+        wait_until(lambda: "All users spawned" in log.read_text(), what="the users")
+        [worker] = psutil.Process(child.pid).children()
+        worker.kill()
+        assert child.wait(60) != 0
+    assert "went missing" in log.read_text()
+
+
+def test_a_run_that_sent_nothing_is_not_ok(shared_api: str, tmp_path: Path) -> None:
+    done = run(tmp_path, shared_api, *"-t 1s OpenLoopShares --rate 0.001 --window 1".split(), "--steps", "")
+    assert done.returncode == 0  # one at the beginning
+    done = run(tmp_path, shared_api, *"-t 1s OpenLoopShares --arrivals step --steps 0x5,1x1".split())
+    assert done.returncode == 1
+    assert "no request was answered" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--arrivals poison", "did you mean 'poisson'?"),
+        ("--rate fast", "--rate 'fast' is not a number"),
+        ("--arrivals step --steps 10", "step"),
+        ("--steps 10x5", "constant arrivals take no steps"),
+        ("--arrivals trace --trace nowhere.csv", "nowhere.csv"),
+        ("--tags hostil", "use some of duplicates, hostile"),
+        ("--request-log no/where", "no/where"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_in_one_line(tmp_path: Path, options: str, says: str) -> None:
+    done = run(tmp_path, NOWHERE, *options.split(), "-t", "1s")
+    assert done.returncode != 0
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("locust: ")]
+    assert says in line
+    assert "Traceback" not in done.stderr
+
+
+def test_gevent_comes_first_and_nothing_warns(shared_api: str, tmp_path: Path) -> None:
+    done = run(tmp_path, shared_api, "-t", "2s", python=("-W", "error"))
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "MonkeyPatchWarning" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "0(0.00%)" in done.stderr
+
+
+def test_the_lab_is_never_patched() -> None:
+    code = """
+import importlib, pkgutil, socket, sys, threading
+import fuze_bench.lab
+for module in pkgutil.iter_modules(fuze_bench.lab.__path__):
+    importlib.import_module(f"fuze_bench.lab.{module.name}")
+print([name for name in sys.modules if name.split(".")[0] in ("gevent", "locust")])
+print(socket.socket.__module__, threading.Thread.__module__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\nsocket threading\n"
+
+
+def test_every_scenario_gets_the_answers_it_should(
+    settings: Settings, origin: Origin, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """All closed-loop users at once against API and worker; what must be refused is, all else is accepted."""
+    users = "QuickSaves Shares Duplicates Priorities StatusReaders ImportsBesideSaves Hostile"
+    options = f"{users} -u 7 -r 7 -t 7s --json --request-log log --origin {origin.url}"
+    with start_worker(settings), running_api(settings) as base_url:
+        # The same number of each.
+        done = run(tmp_path, base_url, *options.split(), "--equal-weights")
+        saved = Client(base_url).get("/api/bookmarks?limit=1").json["bookmarks"]
+    assert done.returncode == 0, done.stderr[-3_000:]
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert sum(row["num_failures"] for row in rows.values()) == 0
+    for name in (
+        "share",
+        "quick-save, repeated",
+        "quick-save, high",
+        "quick-save beside an import",
+        "import",
+    ):
+        assert rows[name]["num_requests"] > 0, name
+    assert rows["read status"]["num_requests"] > 0
+    assert sum(name.startswith("hostile: ") for name in rows) >= 30
+    repeated = rows["quick-save, repeated"]["num_requests"]
+    assert 0.15 < repeated / (repeated + rows["quick-save, new"]["num_requests"]) <= 0.25
+    samples = read_request_log(tmp_path / "log")
+    assert {s.was_duplicate for s in samples if s.name == "quick-save, repeated" and s.outcome == "ok"} == {
+        True
+    }
+    assert saved
+
+
+def test_one_scenario_by_its_tag(shared_api: str, tmp_path: Path) -> None:
+    done = run(tmp_path, shared_api, *"--tags duplicates -u 2 -r 2 -t 2s --json".split())
+    assert done.returncode == 0, done.stderr[-2_000:]
+    names = {row["name"].removesuffix(" (unfinished)") for row in json.loads(done.stdout)}
+    assert names == {"quick-save, new", "quick-save, repeated"}
+
+
+def test_the_web_page_starts_it_with_other_arrivals(shared_api: str, tmp_path: Path) -> None:
+    port = free_port()
+    argv, environment = locust(
+        shared_api, "--web-host", "127.0.0.1", "--web-port", str(port), "OpenLoopQuickSaves"
+    )
+    page = f"http://127.0.0.1:{port}"
+    with Child("locust", argv, tmp_path / "locust.log", environment=environment) as child:
+        child.wait_ready(lambda: is_open(port), timeout_s=60)
+        form = {"user_count": 1, "spawn_rate": 1, "host": shared_api, "arrivals": "backlog", "burst_size": 30}
+        with urllib.request.urlopen(f"{page}/swarm", urllib.parse.urlencode(form).encode()) as answer:
+            assert json.load(answer)["success"] is True
+
+        def counted() -> dict[str, int]:
+            with urllib.request.urlopen(f"{page}/stats/requests") as answer:
+                return {row["name"]: row["num_requests"] for row in json.load(answer)["stats"]}
+
+        wait_until(lambda: counted().get("quick-save") == 30, what="thirty saves")
+        child.signal(signal.SIGTERM)
+        assert child.wait(30) == 0
+
+
+def test_an_unknown_scenario_names_the_nearest(tmp_path: Path) -> None:
+    arrivals = Arrivals(law="backlog", burst_size=1)
+    with pytest.raises(LabError, match="did you mean 'share'"):
+        run_locust("shares", NOWHERE, arrivals, tmp_path, origin_url=NOWHERE)
