@@ -14,26 +14,18 @@ from pathlib import Path
 import pytest
 from api_server import Client, api_process, running_api
 from conftest import wait_until
+from offered_load import progress, record, saves
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.arrivals import Arrivals
 from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.request_log import Sample, read_request_log, request_table, tally
-from fuze_bench.lab.sender import Plan, PlannedRequest, planned_saves, send, start_sender
+from fuze_bench.lab.request_log import read_request_log, request_table, tally
+from fuze_bench.lab.sender import Plan, PlannedRequest, send, start_sender
 from fuze_bench.lab.sender_ceiling import measure_ceiling
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 
 CONSTANT = Arrivals(law="constant", rate_per_s=50, duration_s=4)
-
-
-def saves(arrivals: Arrivals, who: str, seed: int = 1) -> list[PlannedRequest]:
-    urls = (f"http://127.0.0.1:9/page/{number}?user={who}" for number in itertools.count())
-    return planned_saves(arrivals.times(seed), urls, itertools.cycle(["high", "default", "low"]))
-
-
-def record(folder: Path) -> str:
-    return str(folder / "requests.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -164,38 +156,6 @@ def test_told_to_stop_it_records_how_things_stand(origin: Origin, tmp_path: Path
     counts = tally(read_request_log(tmp_path / "requests.jsonl"))
     assert (counts.sent, counts.unfinished) == (5, 5)
     assert 1 <= counts.unsent < 200
-
-
-def progress(folder: Path, what: bytes = b"\n") -> int:
-    path = folder / "requests.jsonl"
-    return path.read_bytes().count(what) if path.exists() else 0
-
-
-@pytest.fixture(scope="module")
-def after_a_stall(tmp_path_factory: pytest.TempPathFactory, shared_settings: Settings) -> list[Sample]:
-    """A constant rate for ten seconds, and a second in the middle in which the API stands still."""
-    folder = tmp_path_factory.mktemp("stall")
-    arrivals = Arrivals(law="constant", rate_per_s=50, duration_s=10)
-    with api_process(shared_settings, folder / "api.log") as (base_url, api):
-        plan = Plan(base_url=base_url, record=record(folder), requests=saves(arrivals, "stall"))
-        with start_sender(plan, folder) as child:
-            wait_until(lambda: progress(folder) >= 100, what="the first two seconds")
-            api.signal(signal.SIGSTOP)
-            time.sleep(1)
-            api.signal(signal.SIGCONT)
-            assert child.wait(60) == 0
-    return read_request_log(folder / "requests.jsonl")
-
-
-def test_a_second_of_standstill_is_seen_by_those_who_came_in_it(after_a_stall: list[Sample]) -> None:
-    table = request_table(after_a_stall)
-    assert (table.outcome == "ok").sum() == 500
-    assert p99(table.ack_ms.tolist()) >= 850
-
-
-def p99(values: list[float]) -> float:
-    """The nearest rank; of 500 too few lie beyond it for the lab to state it, but the case does."""
-    return sorted(values)[round(0.99 * len(values)) - 1]
 
 
 def test_it_knows_its_own_ceiling(shared_api: str, tmp_path: Path) -> None:
