@@ -78,8 +78,8 @@ def _begin(environment: Environment, **_: Any) -> None:
         arrivals_of(options)
         for name in ("seed", "drain"):
             _number(int if name == "seed" else float, f"--{name}", getattr(options, name))
-        if options.request_log:
-            log.open(options.request_log, anew=not is_worker)
+        if options.request_log and not is_worker:
+            log.open(options.request_log, anew=True)
     except Exception as error:  # noqa: BLE001  # whatever it is, one line says so and nothing is sent
         sys.exit(f"locust: {' '.join(str(error).split())}")
     if is_worker:  # what runs is the master's choice; its standard output, too, is the master's alone
@@ -89,6 +89,14 @@ def _begin(environment: Environment, **_: Any) -> None:
     for user in environment.user_classes:
         # Not in the class: Locust reports those that do not run, too.
         user.fixed_count = 1 if getattr(user, "is_open_loop", False) else 0
+
+
+@events.test_start.add_listener
+def _log_beside_the_master(environment: Environment, **_: Any) -> None:
+    """A worker knows the master's options only now; on another machine its lines are in a file there."""
+    path = environment.parsed_options.request_log
+    if path and isinstance(environment.runner, WorkerRunner):
+        log.open(path, anew=False)
 
 
 def _chosen(environment: Environment) -> list[Any]:

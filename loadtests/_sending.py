@@ -29,6 +29,8 @@ class RequestLog:
 
     def open(self, path: str, *, anew: bool) -> None:
         """Raises OSError."""
+        if self._file is not None:
+            os.close(self._file)
         self._file = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if anew else 0), 0o644
         )
