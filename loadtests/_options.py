@@ -7,15 +7,17 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+import gevent
 from _sending import log
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from fuze_bench.lab.arrivals import LAWS, Arrivals
 
 logger = logging.getLogger(__name__)
 
 _DEFAULTS = {"rate_per_s": 10.0, "duration_s": 60.0, "burst_size": 100, "burst_every_s": 10.0}
+_lost_workers: set[str] = set()
 
 
 @events.init_command_line_parser.add_listener
@@ -86,9 +88,23 @@ def _begin(environment: Environment, **_: Any) -> None:
         options.json = False
     else:
         environment.user_classes[:] = _chosen(environment)
+    if isinstance(environment.runner, MasterRunner):
+        gevent.spawn(_watch, environment.runner)
     for user in environment.user_classes:
         # Not in the class: Locust reports those that do not run, too.
         user.fixed_count = 1 if getattr(user, "is_open_loop", False) else 0
+
+
+def _watch(runner: MasterRunner) -> None:
+    while True:
+        _note_the_lost(runner)
+        gevent.sleep(0.5)
+
+
+def _note_the_lost(runner: MasterRunner) -> None:
+    """Locust itself forgets a missing worker after a minute."""
+    for name, worker in runner.clients.items():
+        (_lost_workers.add if worker.state == STATE_MISSING else _lost_workers.discard)(name)
 
 
 @events.test_start.add_listener
@@ -129,9 +145,11 @@ def _say_if_nothing_came_of_it(environment: Environment, **_: Any) -> None:
     runner = environment.runner
     if isinstance(runner, WorkerRunner) or environment.web_ui is not None:
         return
+    if isinstance(runner, MasterRunner):
+        _note_the_lost(runner)
     problem = None
-    if isinstance(runner, MasterRunner) and runner.clients.missing:
-        problem = f"{len(runner.clients.missing)} worker(s) went missing: what they sent is not counted"
+    if _lost_workers:
+        problem = f"{len(_lost_workers)} worker(s) went missing: what they sent is not counted"
     elif environment.stats.total.num_requests == 0:
         problem = "no request was answered: there was no worker, no time, or no API"
     if problem is not None:
