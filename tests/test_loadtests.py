@@ -251,9 +251,10 @@ def test_a_master_and_a_worker_apart(shared_api: str, tmp_path: Path) -> None:
 
 def test_a_run_that_lost_its_worker_is_not_ok(shared_api: str, tmp_path: Path) -> None:
     argv, environment = locust(shared_api, *"--headless --processes 1 -t 2m QuickSaves".split())
+    argv += ["--request-log", record(tmp_path)]
     log = tmp_path / "locust.log"
     with Child("locust", argv, log, environment=environment) as child:
-        wait_until(lambda: "All users spawned" in log.read_text(), what="the users")
+        wait_until(lambda: progress(tmp_path) > 0, what="the worker to send")
         [worker] = psutil.Process(child.pid).children()
         worker.kill()
         wait_until(lambda: "failed to send heartbeat" in log.read_text(), what="the master to notice")
