@@ -12,7 +12,7 @@ QUICK_SAVE = "/api/bookmarks/quick-save"
 IMPORT = "/api/bookmarks/import"
 SAVED = frozenset({200, 201})
 #: Each tenth of the priority mix, spread out.
-_MIX = ("low", "default", "low", "low", "high", "low", "default", "low", "low", "default")
+_MIX = ("high", "default", "low", "low", "low", "low", "default", "low", "low", "default")
 #: Of five saves, the last is one that was saved before.
 _REPEATED_EACH = 5
 

@@ -312,7 +312,7 @@ print(socket.socket.__module__, threading.Thread.__module__)
 def test_every_scenario_gets_the_answers_it_should(shared_api: str, tmp_path: Path) -> None:
     """What must be refused is, all else is accepted; an import is at work while single pages are saved."""
     users = "QuickSaves Shares Duplicates Priorities ImportsBesideSaves Hostile"
-    options = f"{users} -u 6 -r 6 -t 3s --stop-timeout 60s --equal-weights --json --request-log log"
+    options = f"{users} -u 6 -r 6 -t 8s --stop-timeout 60s --equal-weights --json --request-log log"
     done = run(tmp_path, shared_api, *options.split())
     assert done.returncode == 0, done.stderr[-3_000:]
     rows = {row["name"]: row for row in json.loads(done.stdout)}
