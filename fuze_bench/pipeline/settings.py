@@ -32,6 +32,22 @@ class Kind(enum.StrEnum):
     """Each in a fresh interpreter: isolated where forking is unsafe; loads the model for every job."""
 
 
+class Strategy(enum.StrEnum):
+    """Which queue a worker that listens to several takes the next job from."""
+
+    STRICT = "strict"
+    """The first that holds one: what comes later in the order waits as long as it has to."""
+    ROUND_ROBIN = "round_robin"
+    """The queue that a job came from goes to the end of the order."""
+    RANDOM = "random"
+    """The order is shuffled after each job."""
+
+    @property
+    def as_rq_says(self) -> str:
+        """RQ's name for it, on its command line and in its `work`."""
+        return "default" if self is Strategy.STRICT else self.value
+
+
 #: Query parameters that name a campaign or a click and never the page.
 TRACKING_PARAMETERS = tuple(
     """
