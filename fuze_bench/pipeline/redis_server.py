@@ -172,7 +172,9 @@ class PrivateRedis:
 
     @property
     def pid(self) -> int:
-        assert self._child is not None
+        """Raises ServiceError while it is stopped."""
+        if self._child is None:
+            raise ServiceError("the private Redis is stopped: start it first")
         return self._child.pid
 
     def start(self) -> None:
