@@ -113,6 +113,34 @@ def test_high_overtakes_default_and_low_comes_last(
     assert max(default) < min(low)
 
 
+@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("strategy", ["round_robin", "random"])
+def test_queues_can_take_turns_or_be_taken_at_random(
+    strategy: str,
+    kind: str,
+    service: BookmarkService,
+    settings: Settings,
+    origin: Origin,
+    start_worker: StartWorker,
+) -> None:
+    number_of_pages = 4 if strategy == "round_robin" else 10
+    pages = {
+        name: save(
+            service, *(f"{origin.url}/page/{n}?{name}={n}" for n in range(number_of_pages)), queue=name
+        )
+        for name in ("high", "low")
+    }
+    with start_worker(settings, "--kind", kind, "--strategy", strategy, "--burst", wait=False) as worker:
+        assert worker.wait(60) == 0
+    rows = service.store.rows("id", "started_ns")
+    order = [row["id"] for row in sorted(rows, key=lambda row: row["started_ns"])]
+    strict = pages["high"] + pages["low"]
+    in_turn = [i for pair in zip(pages["high"], pages["low"], strict=True) for i in pair]
+    for ids in pages.values():
+        assert [i for i in order if i in ids] == ids
+    assert order == in_turn if strategy == "round_robin" else order not in (strict, in_turn)
+
+
 def test_queues_are_the_named_ones_in_their_order(
     service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
@@ -245,6 +273,7 @@ def test_a_killed_worker_is_replaced(
     ("options", "environment", "message"),
     [
         (["--count", "0"], {}, "'--count': 0 is not in the range x>=1"),
+        (["--strategy", "fair"], {}, "'fair' is not one of 'strict', 'round_robin', 'random'"),
         (["--kind", "thread"], {}, "'thread' is not one of 'simple', 'fork', 'spawn'"),
         (["--queue", "urgent"], {}, "'urgent' is not one of 'high', 'default', 'low'"),
         ([], {"FUZE_LEASE": "3"}, "unknown setting FUZE_LEASE: did you mean 'FUZE_LEASE_S'?"),

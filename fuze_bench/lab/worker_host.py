@@ -17,11 +17,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fuze_bench.errors import ServiceError
-from fuze_bench.pipeline.settings import Kind, Settings
+from fuze_bench.pipeline.settings import QUEUES, Kind, Settings, Strategy
 from fuze_bench.processes import Child, die_with_parent
 
 _POLL_S = 0.02
@@ -50,8 +51,18 @@ class WorkerHost:
                 text=True,
             )
 
-    def start(self, name: str, settings: Settings, kind: str, count: int, log_path: Path) -> Child:
-        """Fork workers as `fuze-bench worker --kind KIND --count COUNT` would run them, logging to `log_path`.
+    def start(
+        self,
+        name: str,
+        settings: Settings,
+        kind: str,
+        count: int,
+        log_path: Path,
+        *,
+        queues: Sequence[str] = QUEUES,
+        strategy: str = Strategy.STRICT,
+    ) -> Child:
+        """Fork workers as `fuze-bench worker` with these options would run them, logging to `log_path`.
 
         Waits for the host to have loaded the model. Raises ServiceError if the host is gone.
         """
@@ -61,6 +72,8 @@ class WorkerHost:
             "settings": settings.to_mapping(),
             "kind": kind,
             "count": count,
+            "queues": list(queues),
+            "strategy": strategy,
             "log": str(log_path.absolute()),
         }
         pid = self._ask({"start": request})["pid"]
@@ -185,7 +198,14 @@ def _run(request: dict[str, Any], embedder: Any) -> int:
 
     settings = Settings.from_mapping(request["settings"])
     logs.configure(settings.log_format)
-    return run_workers(settings, count=request["count"], kind=Kind(request["kind"]), embedder=embedder)
+    return run_workers(
+        settings,
+        queues=request["queues"],
+        count=request["count"],
+        kind=Kind(request["kind"]),
+        strategy=Strategy(request["strategy"]),
+        embedder=embedder,
+    )
 
 
 if __name__ == "__main__":

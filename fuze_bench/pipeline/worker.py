@@ -27,7 +27,7 @@ from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import cannot_be_used, check_usable, connect
 from fuze_bench.pipeline.rq_workers import CLASSES, IDLE_STEP_S
-from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings
+from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings, Strategy
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.supervisor import Supervisor
 from fuze_bench.pipeline.task_queue import TaskQueue
@@ -43,6 +43,7 @@ def run_workers(
     queues: Sequence[str] = QUEUES,
     count: int = 1,
     kind: Kind = Kind.SIMPLE,
+    strategy: Strategy = Strategy.STRICT,
     burst: bool = False,
     name: str | None = None,
     embedder: Embedder | None = None,
@@ -63,8 +64,8 @@ def run_workers(
     _prepare(settings, kind, embedder)
     base = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     if count == 1:
-        return _work(settings, queues, kind, burst, base)
-    return Supervisor(partial(_work, settings, queues, kind, burst), base).run(count)
+        return _work(settings, queues, kind, strategy, burst, base)
+    return Supervisor(partial(_work, settings, queues, kind, strategy, burst), base).run(count)
 
 
 def _check_redis(url: str) -> None:
@@ -95,7 +96,9 @@ def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
     install_pipeline(pipeline)
 
 
-def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, name: str) -> int:
+def _work(
+    settings: Settings, queues: Sequence[str], kind: Kind, strategy: Strategy, burst: bool, name: str
+) -> int:
     """One worker, in this process."""
     assert settings.redis_url is not None
     logs.name_worker(name)
@@ -119,7 +122,12 @@ def _work(settings: Settings, queues: Sequence[str], kind: Kind, burst: bool, na
         worker.checking = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
         note_start(connection)
         _ask_for_missing_vectors(queue, kind)
-        worker.work(burst=burst, with_scheduler=True, logging_level=_level_name())
+        worker.work(
+            burst=burst,
+            with_scheduler=True,
+            logging_level=_level_name(),
+            dequeue_strategy=strategy.as_rq_says,
+        )
     except ValueError as error:
         if "active worker" not in str(error):
             raise

@@ -13,7 +13,7 @@ import click
 
 from fuze_bench import logs
 from fuze_bench.errors import FuzeError, InputError, SettingsError
-from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
+from fuze_bench.pipeline.settings import QUEUES, Kind, Settings, Strategy
 
 EXIT_WENT_WRONG = 1
 EXIT_WRONG_USE = 2
@@ -61,11 +61,24 @@ def settings_and_logs(log_format: str | None = None, *, text_level: str = "INFO"
     show_default=True,
     help="Jobs in the worker's own process, each in a fork, or each in a new interpreter.",
 )
+@click.option(
+    "--strategy",
+    type=click.Choice([str(strategy) for strategy in Strategy]),
+    default=str(Strategy.STRICT),
+    show_default=True,
+    help="Take from the first queue that holds a job, from each in turn, or from any.",
+)
 @click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
 @click.option("--name", help="Name in `rq info`.  [default: a unique one]")
 @log_format_option
 def worker(
-    queues: tuple[str, ...], count: int, kind: str, burst: bool, name: str | None, log_format: str | None
+    queues: tuple[str, ...],
+    count: int,
+    kind: str,
+    strategy: str,
+    burst: bool,
+    name: str | None,
+    log_format: str | None,
 ) -> None:
     """Run workers until Ctrl-C or SIGTERM.
 
@@ -77,7 +90,15 @@ def worker(
     from fuze_bench.pipeline.worker import run_workers
 
     with redis_for(settings_and_logs(log_format)) as settings:
-        code = run_workers(settings, queues=queues, count=count, kind=Kind(kind), burst=burst, name=name)
+        code = run_workers(
+            settings,
+            queues=queues,
+            count=count,
+            kind=Kind(kind),
+            strategy=Strategy(strategy),
+            burst=burst,
+            name=name,
+        )
     if code:
         raise click.exceptions.Exit(code)
 
