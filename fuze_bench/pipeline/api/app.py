@@ -112,8 +112,13 @@ async def _recover(service: BookmarkService) -> None:
 
 def serve(settings: Settings, host: str, port: int, *, log_level: str = "warning") -> None:
     """Run the API in this process until it is told to stop. Raises SettingsError as `create_app` does."""
+    run(create_app(settings, host), host, port, log_level=log_level)
+
+
+def run(app: Starlette, host: str, port: int, *, log_level: str = "warning") -> None:
+    """Run the application in this process until it is told to stop."""
     config = uvicorn.Config(
-        create_app(settings, host),
+        app,
         host=host,
         port=port,
         log_level=log_level,

@@ -24,7 +24,7 @@ from fuze_bench.pipeline.api.requests import (
     service_of,
     user_id,
 )
-from fuze_bench.pipeline.bookmarks import LARGEST_ID, Bookmark, Reason, Status
+from fuze_bench.pipeline.bookmarks import LARGEST_ID, Bookmark, NewBookmark, Reason, Status
 from fuze_bench.pipeline.job_states import JobState
 from fuze_bench.pipeline.service import SaveResult
 
@@ -42,19 +42,24 @@ async def quick_save(request: Request) -> Response:
 
 
 async def _saved(request: Request) -> SaveResult:
+    new = await page_to_save(request)
+    saver: GroupCommit = request.app.state.saver
+    return await saver.save(new)
+
+
+async def page_to_save(request: Request) -> NewBookmark:
+    """What the request asks to be saved. Raises InputError."""
     settings = service_of(request).settings
     body = await read_body(request, settings.body_max_bytes)
     require_json(request)
     sent = messages.read_quick_save(body)
-    new = service_of(request).check(
+    return service_of(request).check(
         user_id=user_id(request),
         url=sent.url,
         title=sent.title,
         description=sent.description,
         queue=sent.queue,
     )
-    saver: GroupCommit = request.app.state.saver
-    return await saver.save(new)
 
 
 def _quick_saved(message: str, result: SaveResult) -> messages.QuickSaved:
