@@ -12,6 +12,7 @@ from fuze_bench import logs
 from fuze_bench.commands.dashboard import dashboard
 from fuze_bench.commands.doctor import doctor
 from fuze_bench.commands.jobs import cancel, drain, pause, recover, resume, retry, status
+from fuze_bench.commands.planning import plan
 from fuze_bench.commands.saving import save
 from fuze_bench.commands.serving import api, up
 from fuze_bench.lab.report_command import report
@@ -40,6 +41,7 @@ for _command in (
     drain,
     doctor,
     dashboard,
+    plan,
     report,
 ):
     app.add_command(_command)

@@ -1,4 +1,4 @@
-"""How sure a figure is that was computed from several blocks: an interval by resampling whole blocks; pure."""
+"""How sure figures are that were computed from several blocks: intervals by resampling whole blocks; pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from fuze_bench.lab.queueing import Floats
+
 Block = TypeVar("Block")
 LEVEL = 0.95
 
@@ -17,7 +19,7 @@ LEVEL = 0.95
 class Estimate:
     """A figure and its interval; `low` and `high` are None with one block, which has no spread.
 
-    `high` is infinite where resamples within the interval have no such figure, because their queue would grow.
+    `high` is infinite where a resample has no such figure, because its queue would grow.
     """
 
     value: float
@@ -25,39 +27,60 @@ class Estimate:
     high: float | None
     blocks: int
 
+    @property
+    def upper(self) -> float:
+        """What it should not be believed to be below: `high`, or the figure itself where there is no interval."""
+        return self.value if self.high is None else self.high
 
-def block_interval(
-    statistic: Callable[[Sequence[Block], np.random.Generator], float],
+
+def block_estimates(
+    statistic: Callable[[Sequence[Block]], Sequence[float]],
     blocks: Sequence[Block],
     *,
-    value: float,
-    resamples: int = 100,
+    values: Sequence[float] | None = None,
+    resamples: int = 60,
     seed: int = 1,
-) -> Estimate:
-    """The interval of `value` = the statistic of all blocks, from resamples that draw whole blocks with replacement.
+) -> list[Estimate]:
+    """Estimate the figures that `statistic` computes from blocks, each with an interval at LEVEL.
 
-    What differs between blocks (a slow minute, a busy machine) is what makes a figure unsure; jobs within a block
-    share it, so that single jobs are never resampled. The interval is the expanded percentile interval, whose
-    percentiles are widened for the number of blocks: Φ(±√(n / (n−1)) t(0.975, n−1)). Hesterberg 2015, «What teachers
-    should know about the bootstrap», The American Statistician 69, section 3.3. A statistic may be infinite.
+    What differs between blocks (a slow minute, a busy machine) is what makes a figure unsure. Jobs within a block
+    share it, so whole blocks are drawn, with replacement, and never single jobs. The interval is ± t(0.975, n − 1)
+    standard errors, the standard deviation over the resamples times √(n / (n − 1)), since resampling n blocks shows too
+    little of it by that factor; on logarithms where all resamples are above 0. Efron and Tibshirani 1993, An
+    Introduction to the Bootstrap, chapters 6 and 12; Hesterberg 2015, The American Statistician 69, sections 3 and 4.
+
+    `values`: the figures of all blocks, where the caller knows them better. A statistic may give infinity.
     """
     count = len(blocks)
+    figures = list(statistic(blocks)) if values is None else list(values)
     if count < 2:
-        return Estimate(value, None, None, count)
+        return [Estimate(figure, None, None, count) for figure in figures]
     rng = np.random.default_rng(seed)
-    found = sorted(
-        statistic([blocks[number] for number in rng.integers(count, size=count)], rng)
-        for _ in range(resamples)
-    )
-    tail = _expanded_tail(count)
-    below = min(resamples - 1, math.floor(tail * resamples))
-    low, high = found[below], found[resamples - 1 - below]
-    return Estimate(value, min(low, value), max(high, value), count)
+    drawn = [
+        statistic([blocks[number] for number in rng.integers(count, size=count)]) for _ in range(resamples)
+    ]
+    return [
+        _around(figure, np.array([each[position] for each in drawn]), count)
+        for position, figure in enumerate(figures)
+    ]
 
 
-def _expanded_tail(blocks: int) -> float:
-    # scipy.stats has these, too, and takes seconds to import.
-    from scipy.special import ndtr, stdtrit
+def _around(figure: float, resampled: Floats, blocks: int) -> Estimate:
+    finite = resampled[np.isfinite(resampled)]
+    if not math.isfinite(figure) or len(finite) < 2:
+        return Estimate(figure, None, None, blocks)
+    widths = _t(blocks) * math.sqrt(blocks / (blocks - 1))
+    if figure > 0 and finite.min() > 0:
+        factor = math.exp(widths * float(np.log(finite).std(ddof=1)))
+        low, high = figure / factor, figure * factor
+    else:
+        half = widths * float(finite.std(ddof=1))
+        low, high = max(0.0, figure - half), figure + half
+    return Estimate(figure, low, high if len(finite) == len(resampled) else math.inf, blocks)
 
-    t = float(stdtrit(blocks - 1, (1 + LEVEL) / 2))
-    return float(ndtr(-math.sqrt(blocks / (blocks - 1)) * t))
+
+def _t(blocks: int) -> float:
+    # scipy.stats has it, too, and takes seconds to import.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(blocks - 1, (1 + LEVEL) / 2))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fuze_bench.errors import LabError
+from fuze_bench.lab.queueing import Floats
 
 #: With fewer different counts, three parameters follow the noise.
 COUNTS_TO_FIT = 6
@@ -74,7 +75,7 @@ def fit_scalability(
     return ScalabilityLaw(gamma, alpha, beta, largest, None if why else peak, why)
 
 
-def _check(counts: np.ndarray, rates: np.ndarray) -> None:
+def _check(counts: Floats, rates: Floats) -> None:
     if counts.shape != rates.shape or counts.ndim != 1:
         raise LabError(f"{counts.size} worker counts and {rates.size} throughputs: give one for each")
     if counts.size and not (np.isfinite(counts).all() and counts.min() >= 1):
@@ -83,7 +84,7 @@ def _check(counts: np.ndarray, rates: np.ndarray) -> None:
         raise LabError(f"throughput_per_s holds {rates.min():g}: leave out trials that processed nothing")
 
 
-def _least_squares(counts: np.ndarray, rates: np.ndarray) -> tuple[float, float, float]:
+def _least_squares(counts: Floats, rates: Floats) -> tuple[float, float, float]:
     from scipy.optimize import least_squares, nnls
 
     # n / X is linear in 1/γ, α/γ and β/γ: a start from which the least squares of X itself are found.
@@ -93,10 +94,10 @@ def _least_squares(counts: np.ndarray, rates: np.ndarray) -> tuple[float, float,
     begin = np.array([1 / inverse, contention / inverse, coherency / inverse])
     scale = np.array([1 / inverse, 1e-2, 1e-4])
 
-    def residuals(parameters: np.ndarray) -> np.ndarray:
+    def residuals(parameters: Floats) -> Floats:
         gamma, alpha, beta = parameters
-        modelled: np.ndarray = gamma * counts / (1 + alpha * (counts - 1) + beta * counts * (counts - 1))
-        return modelled - rates
+        found: Floats = gamma * counts / (1 + alpha * (counts - 1) + beta * counts * (counts - 1)) - rates
+        return found
 
     found = least_squares(
         residuals, begin, bounds=([0, 0, 0], math.inf), x_scale=scale, xtol=1e-12, ftol=1e-12
