@@ -62,7 +62,11 @@ def test_linear_throughput_has_no_peak() -> None:
 
 @pytest.mark.parametrize(
     ("workers", "rates", "words"),
-    [([1, 2], [1.0], "2 worker counts and 1 throughputs"), ([0, 1], [1, 1], "holds 0"), ([1, 2], [1, 0], "holds 0")],
+    [
+        ([1, 2], [1.0], "2 worker counts and 1 throughputs"),
+        ([0, 1], [1, 1], "holds 0"),
+        ([1, 2], [1, 0], "holds 0"),
+    ],
 )
 def test_what_cannot_be_is_refused(workers: list[float], rates: list[float], words: str) -> None:
     with pytest.raises(LabError, match=words):

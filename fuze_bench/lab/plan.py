@@ -123,7 +123,7 @@ def plan(
         blocks=len(evidence.nearest(last.workers).blocks),
         needed=needed,
         chosen=last,
-        fewer=planner.option(needed - 1, case) if needed and needed > 1 else None,
+        fewer=planner.option(last.workers - 1, case) if last.workers > 1 else None,
         more=planner.option(needed + 1, case) if needed else None,
         cpu_cores=evidence.cpu_s_per_job and evidence.cpu_s_per_job * wanted.rate_per_s,
         changes=tuple(planner.change(*each) for each in _CHANGES),
@@ -222,10 +222,12 @@ class _Planner:
         targets = self._wanted.wait_p95_s
         waits = self._model.waits(workers, case)
         late = [wait for wait in waits if wait.p95_s and wait.p95_s.value > targets.get(wait.queue, math.inf)]
-        if late:
+        if late:  # an interval would not make it a yes
             problems += [
                 plan_text.late(wait.queue, wait.p95_s, targets[wait.queue]) for wait in late if wait.p95_s
             ]
+            return waits
+        if not targets:
             return waits
         waits = self._model.with_intervals(waits, workers, case)
         for wait in waits:

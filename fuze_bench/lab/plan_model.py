@@ -23,8 +23,9 @@ QUANTILE = 0.95
 _SAMPLES_BEYOND = 10
 #: A queue with fewer recorded jobs has no service times to plan with.
 JOBS_TO_PLAN = 20
-_REPLAYED_JOBS = 50_000
-_RESAMPLED_JOBS = 10_000
+_REPLAYED_JOBS = 40_000
+_RESAMPLED_JOBS = 5_000
+_RESAMPLES = 40
 #: The share of a replay's jobs, from its start, that found the queue emptier than it will be.
 _WARM_UP = 0.1
 
@@ -130,6 +131,7 @@ class Model:
                 lambda blocks: self._replayed_p95(blocks, workers, case, _RESAMPLED_JOBS),
                 self._count(workers).blocks,
                 values=values,
+                resamples=_RESAMPLES,
                 seed=self.seed,
             )
         return self._listed(estimates, waits[0].source)

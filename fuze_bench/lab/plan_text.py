@@ -146,7 +146,8 @@ def reasons(plan: Plan) -> list[tuple[str, str]]:
     """Why this number and no other, as (question, answer)."""
     chosen, spare = plan.chosen, plan.wanted.spare
     if plan.workers is None:
-        return [(f"Why not {chosen.workers}", _why_not(chosen))]
+        tried = [chosen] if plan.fewer is None else [plan.fewer, chosen]
+        return [(f"Why not {option.workers}", _why_not(option)) for option in tried]
     found = []
     if plan.fewer is None:
         found.append(("Why not one fewer", "somebody has to do the work"))

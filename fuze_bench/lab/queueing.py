@@ -143,9 +143,11 @@ def _strictly(
     waiting: list[int] = []
     push, pop, replace = heapq.heappush, heapq.heappop, heapq.heapreplace
     arrived, following = 0, [*line[1:], float("inf")]
-    arrival = line[0]
+    arrival, now = line[0], float("-inf")
     for _ in range(jobs):
-        now = free[0]
+        # A server that has been idle takes a job that arrived with the one before now, not earlier.
+        if free[0] > now:
+            now = free[0]
         if not waiting and arrival > now:
             now = arrival
         while arrival <= now:
@@ -178,8 +180,11 @@ def _by_queue(
     turns = itertools.count(servers)
     replace = heapq.heapreplace
     arrived = waiting = 0
+    now = float("-inf")
     while arrived < jobs or waiting:
-        now, _, server = free[0]
+        ready, _, server = free[0]
+        if ready > now:
+            now = ready
         if not waiting and line[arrived] > now:
             now = line[arrived]
         while arrived < jobs and line[arrived] <= now:

@@ -104,4 +104,4 @@ def _least_squares(counts: Floats, rates: Floats) -> tuple[float, float, float]:
     )
     gamma, alpha, beta = found.x
     # The search only nears its bounds.
-    return float(gamma), float(alpha) if alpha > 1e-9 else 0.0, float(beta) if beta > 1e-12 else 0.0
+    return float(gamma), float(alpha) if alpha > 1e-9 else 0.0, float(beta) if beta > 1e-9 else 0.0
