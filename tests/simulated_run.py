@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ciw
+import numpy as np
 import pandas as pd
 
 QUEUES = ("high", "default", "low")
@@ -22,19 +23,30 @@ def simulated_waits(
 ) -> pd.DataFrame:
     """Jobs through a queue with Poisson arrivals, exponential service times and strict priorities.
 
-    Columns queue, queued_s, started_s, done_s; in the order of arrival, without those that found an empty queue.
+    Columns queue, queued_s, started_s, done_s; in the order of arrival, about `jobs` of them, without those that
+    came before the queue had filled.
     """
     ciw.seed(seed)
+    rng = np.random.default_rng(seed)
+    window_s = 1.1 * jobs / sum(rates_per_s.values())
+    arrivals = {
+        queue: np.sort(rng.uniform(0, window_s, rng.poisson(rate * window_s)))
+        for queue, rate in rates_per_s.items()
+    }
     network = ciw.create_network(
-        arrival_distributions={queue: [ciw.dists.Exponential(rate)] for queue, rate in rates_per_s.items()},
+        arrival_distributions={
+            # After the last, none for so long that everything is done by then.
+            queue: [ciw.dists.Sequential([*np.diff(times, prepend=0).tolist(), 1e9])]
+            for queue, times in arrivals.items()
+        },
         service_distributions={queue: [ciw.dists.Exponential(1 / mean_service_s)] for queue in rates_per_s},
         number_of_servers=[workers],
         **({"priority_classes": {q: QUEUES.index(q) for q in rates_per_s}} if len(rates_per_s) > 1 else {}),
     )
     simulation = ciw.Simulation(network)
-    warm_up = jobs // 10
-    simulation.simulate_until_max_customers(jobs + warm_up, method="Finish")
-    records = sorted(simulation.get_all_records(), key=lambda record: record.arrival_date)[warm_up:]
+    simulation.simulate_until_max_time(1e8)
+    records = sorted(simulation.get_all_records(), key=lambda record: record.arrival_date)
+    records = [record for record in records if record.arrival_date > window_s / 11]
     return pd.DataFrame(
         {
             "queue": [record.customer_class for record in records],
@@ -87,9 +99,9 @@ def simulated_run(
                     "arrivals": "poisson",
                     "rate_per_s": sum(rates_per_s.values()),
                     "drained": True,
-                    "processed": jobs,
+                    "processed": len(table),
                     "failed": 0,
-                    "cpu_s": 0.2 * jobs,
+                    "cpu_s": 0.2 * len(table),
                     "peak_pss_bytes": workers * 100 * _MIB,
                     **factors,
                 }

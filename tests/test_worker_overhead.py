@@ -31,6 +31,20 @@ def test_it_is_found_again(workers: int) -> None:
     assert overhead.pickup_s == pytest.approx(0.03, abs=0.02)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_jobs_of_the_warm_up_do_not_count_as_overhead(seed: int) -> None:
+    """They are missing from the record, and kept workers busy at its start."""
+    rng = np.random.default_rng(seed)
+    jobs, warm_up = 400, 40
+    arrivals = np.cumsum(rng.exponential(1 / 3.6, jobs))
+    found = replay(arrivals, rng.exponential(1, jobs), 4)
+    recorded = slice(warm_up, None)
+    overhead = worker_overhead(arrivals[recorded], found.starts_s[recorded], found.ends_s[recorded], 4)
+    assert overhead.between_s == pytest.approx(0, abs=1e-9)
+    assert overhead.pickup_s == pytest.approx(0, abs=1e-9)
+    assert overhead.between_jobs > 100
+
+
 def test_one_job_tells_nothing() -> None:
     assert worker_overhead([0], [1], [2], 1) == WorkerOverhead(None, 0, None, 0)
 

@@ -156,6 +156,7 @@ class _Planner:
     def __init__(self, model: Model, wanted: Wanted) -> None:
         self._model = model
         self._wanted = wanted
+        self._options: dict[tuple[int, Case], Option] = {}
 
     def fewest(self, case: Case) -> Option:
         """The first number that meets everything, or the last that was tried."""
@@ -187,6 +188,11 @@ class _Planner:
 
     def option(self, workers: int, case: Case) -> Option:
         """One number of workers against everything that is wanted."""
+        if (workers, case) not in self._options:
+            self._options[workers, case] = self._computed(workers, case)
+        return self._options[workers, case]
+
+    def _computed(self, workers: int, case: Case) -> Option:
         model, wanted = self._model, self._wanted
         utilisation = model.utilisation(workers, case)
         memory, memory_source, problems = self._memory(workers)

@@ -98,6 +98,7 @@ def gather(
             raise LabError(f"the run's {name} have no column {missing[0]!r}: measure again")
     chosen = _family(trials[trials["status"] == "ok"], only or {})
     done = events[events["trial"].isin(chosen["trial"])].dropna(subset=list(_EVENT_COLUMNS))
+    unfinished = events[events["done_ns"].isna()].groupby("trial")["started_ns"].min()
     if done.empty:
         raise LabError("no good trial of the run has a finished job: measure again")
     queues = _in_order(done["queue"].unique())
@@ -107,7 +108,9 @@ def gather(
         queues=queues,
         strategy=str(chosen["strategy"].iloc[0]) if "strategy" in chosen else "strict",
         counts={
-            int(workers): CountEvidence(int(workers), _blocks(table, by_trial), _overhead(done, table))
+            int(workers): CountEvidence(
+                int(workers), _blocks(table, by_trial), _overhead(done, unfinished, table)
+            )
             for workers, table in chosen.groupby("workers")
         },
         peak_bytes=_peaks(chosen),
@@ -172,11 +175,18 @@ def _blocks(trials: pd.DataFrame, by_trial: Mapping[int, Jobs]) -> tuple[Jobs, .
     )
 
 
-def _overhead(done: pd.DataFrame, trials: pd.DataFrame) -> WorkerOverhead:
-    """Over several trials with the same number of workers."""
+def _overhead(done: pd.DataFrame, unfinished: pd.Series, trials: pd.DataFrame) -> WorkerOverhead:
+    """Over several trials with the same number of workers.
+
+    `unfinished`: by trial, when the first job began that never ended. From then on a worker may seem idle that is not.
+    """
     found = []
     for trial, workers in zip(trials["trial"], trials["workers"], strict=True):
         jobs = done[done["trial"] == trial]
+        if pd.notna(broken := unfinished.get(trial)):
+            jobs = jobs[jobs["started_ns"] < broken]
+        if jobs.empty:
+            continue
         start = int(jobs["queued_ns"].min())
         origin = pd.Series(start, jobs.index)
         arrivals, starts, ends = (_seconds(jobs[name], origin) for name in _EVENT_COLUMNS[2:])

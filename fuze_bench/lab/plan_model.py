@@ -23,9 +23,9 @@ QUANTILE = 0.95
 _SAMPLES_BEYOND = 10
 #: A queue with fewer recorded jobs has no service times to plan with.
 JOBS_TO_PLAN = 20
-_REPLAYED_JOBS = 40_000
-_RESAMPLED_JOBS = 5_000
-_RESAMPLES = 40
+_REPLAYED_JOBS = 30_000
+_RESAMPLED_JOBS = 4_000
+_RESAMPLES = 30
 #: The share of a replay's jobs, from its start, that found the queue emptier than it will be.
 _WARM_UP = 0.1
 
@@ -128,7 +128,7 @@ class Model:
         else:
             # Every resample replays the same arrivals, so that only the blocks make a difference.
             estimates = block_estimates(
-                lambda blocks: self._replayed_p95(blocks, workers, case, _RESAMPLED_JOBS),
+                lambda blocks: self._replayed_p95(blocks, workers, case, _RESAMPLED_JOBS, beyond=0),
                 self._count(workers).blocks,
                 values=values,
                 resamples=_RESAMPLES,
@@ -170,7 +170,9 @@ class Model:
             raise LabError("the run's jobs took no time at all: measure again")
         return mean_s
 
-    def _replayed_p95(self, blocks: Sequence[Jobs], workers: int, case: Case, jobs: int) -> list[float]:
+    def _replayed_p95(
+        self, blocks: Sequence[Jobs], workers: int, case: Case, jobs: int, *, beyond: int = _SAMPLES_BEYOND
+    ) -> list[float]:
         if case.rate_per_s * self._mean_s(blocks, workers, case) / workers >= 1:
             return [math.inf] * self._queues
         queues = np.concatenate([block.queues for block in blocks])
@@ -192,7 +194,7 @@ class Model:
             seed=self.seed,
         )
         begin = int(_WARM_UP * jobs)
-        return _p95(found.waits_s[begin:], queues[drawn][begin:], self._queues)
+        return _p95(found.waits_s[begin:], queues[drawn][begin:], self._queues, beyond)
 
 
 def _recorded_p95(blocks: Sequence[Jobs], queues: int) -> list[float]:
@@ -200,11 +202,13 @@ def _recorded_p95(blocks: Sequence[Jobs], queues: int) -> list[float]:
     return _p95(waits, np.concatenate([block.queues for block in blocks]), queues)
 
 
-def _p95(waits: Floats, of_queue: NDArray[np.int64], queues: int) -> list[float]:
-    """By queue, the smallest wait that 95 % of its jobs do not exceed; NaN where too few lie beyond it."""
+def _p95(
+    waits: Floats, of_queue: NDArray[np.int64], queues: int, beyond: int = _SAMPLES_BEYOND
+) -> list[float]:
+    """By queue, the smallest wait that 95 % of its jobs do not exceed; NaN where fewer than `beyond` lie beyond it."""
     found = []
     for queue in range(queues):
         ordered = np.sort(waits[of_queue == queue])
         rank = math.ceil(round(QUANTILE * len(ordered), 9))
-        found.append(float(ordered[rank - 1]) if len(ordered) - rank >= _SAMPLES_BEYOND else math.nan)
+        found.append(float(ordered[rank - 1]) if len(ordered) and len(ordered) - rank >= beyond else math.nan)
     return found

@@ -204,7 +204,7 @@ def figures(plan: Plan) -> list[tuple[str, str, str, str]]:
             (f"memory of the workers{spare}", size(chosen.memory_bytes), limit, str(chosen.memory_source))
         )
     if plan.cpu_cores is not None:
-        rows.append(("CPUs kept busy", f"{plan.cpu_cores:.3g}", "", "extrapolated"))
+        rows.append(("CPUs kept busy", f"{plan.cpu_cores:.3g}", "", "modelled"))
     return rows
 
 

@@ -29,8 +29,8 @@ def worker_overhead(
     """Estimate the overhead from one trial's jobs (seconds of one clock; warm-up left out).
 
     Which worker ran a job need not be known: jobs are matched, in order of their starts, to the worker that has been
-    free longest. Gaps may then be paired wrongly, their sum and so their mean are right. What a worker did before its
-    first recorded job is not counted.
+    free longest. Gaps may then be paired wrongly, their sum and so their mean are right. Counted is from the moment on
+    when every worker had a recorded job in hand: before, some may have been busy with jobs of the warm-up.
 
     Raises LabError for stamps out of order, or more jobs at once than there were workers.
     """
@@ -39,14 +39,17 @@ def worker_overhead(
         raise LabError(f"{arrivals.size} arrivals, {starts.size} starts and {ends.size} ends: give one a job")
     if not ((arrivals <= starts) & (starts <= ends)).all():
         raise LabError("a job's stamps are missing or not in the order arrival, start, end: leave it out")
-    between, pickups = [], []
+    between: list[float] = []
+    pickups: list[float] = []
     free: list[float] = []
+    all_known = False
     order = np.argsort(starts, kind="stable")
     for arrival, start, end in zip(
         arrivals[order].tolist(), starts[order].tolist(), ends[order].tolist(), strict=True
     ):
         if len(free) < workers:
             heapq.heappush(free, end)
+            all_known = len(free) == workers and free[0] > start
             continue
         ready = heapq.heapreplace(free, end)
         if ready > start:
@@ -54,10 +57,11 @@ def worker_overhead(
                 f"more than {workers} jobs ran at once: give the number of workers that ran them, or leave"
                 " out a run that takes jobs in batches"
             )
-        if arrival <= ready:
+        if all_known and arrival <= ready:
             between.append(start - ready)
-        else:
+        elif all_known:
             pickups.append(start - arrival)
+        all_known = all_known or free[0] > start
     return WorkerOverhead(_mean(between), len(between), _mean(pickups), len(pickups))
 
 
