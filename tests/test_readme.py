@@ -100,6 +100,7 @@ def test_every_command_is_run_by_a_test_here() -> None:
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
         ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
         ".venv/bin/fuze-bench doctor", ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
+        ".venv/bin/fuze-bench plan",
         ".venv/bin/python -c", "FUZE_API_TOKENS=",
     )  # fmt: skip
     for command in COMMANDS:
@@ -285,6 +286,14 @@ def test_measuring_something(data_dir: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2_000:]
     [folder] = (data_dir / "runs").iterdir()
     assert (folder / "events.parquet").is_file()
+
+
+def test_planning(data_dir: Path) -> None:
+    done = Running(0, {**os.environ, "FUZE_DATA_DIR": str(data_dir)}).run(
+        the(".venv/bin/fuze-bench plan"), ROOT
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "Why not one fewer: with 1 down" in done.stdout
 
 
 def test_what_it_links_to_is_there() -> None:

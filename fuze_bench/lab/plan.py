@@ -207,8 +207,8 @@ class _Planner:
             ]
         else:
             waits = self._waits(workers, case, problems, unsure)
-            if utilisation.upper >= 1:
-                unsure.append(plan_text.may_grow(utilisation))
+        if utilisation.upper >= 1 > (utilisation.low or utilisation.value):
+            unsure.append(plan_text.may_grow(utilisation))
         drain = self._drain(workers, case, problems, unsure)
         return Option(
             workers, model.source(workers), utilisation, tuple(waits), drain, memory, memory_source,

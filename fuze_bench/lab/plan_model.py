@@ -23,7 +23,7 @@ QUANTILE = 0.95
 _SAMPLES_BEYOND = 10
 #: A queue with fewer recorded jobs has no service times to plan with.
 JOBS_TO_PLAN = 20
-_REPLAYED_JOBS = 30_000
+_REPLAYED_JOBS = 80_000
 _RESAMPLED_JOBS = 4_000
 _RESAMPLES = 30
 #: The share of a replay's jobs, from its start, that found the queue emptier than it will be.

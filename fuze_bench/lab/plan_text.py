@@ -56,7 +56,7 @@ def grows(queue: str, growth: Growth, target_s: float | None) -> str:
 
 def may_grow(utilisation: Estimate) -> str:
     """The interval of the utilisation reaches 1."""
-    return f"that the queues do not grow cannot be told: workers busy {percent(utilisation)} of the time"
+    return f"whether the queues grow cannot be told for sure: workers busy {percent(utilisation)} of the time"
 
 
 def late(queue: str, p95_s: Estimate, target_s: float) -> str:
