@@ -21,6 +21,12 @@ FOLDER_READERS = (
     "checks stats queueing queueing_formulas queue_growth scalability worker_overhead block_resampling"
     " plan plan_evidence plan_model plan_text plan_wanted plots report results"
 ).split()
+FOLDER_READERS = {"checks", "stats", "queueing", "plots", "report", "results", "summaries"} | {
+    "comparison",
+    "growth",
+    "trial_verdicts",
+    "verdicts",
+}
 MEASURERS = ("fuze_bench.lab.services", "fuze_bench.lab.trial", "fuze_bench.lab.run", "fuze_bench.pipeline")
 
 

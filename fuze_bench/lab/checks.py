@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab import stats
+from fuze_bench.lab import stats, summaries
 from fuze_bench.lab.results import Run, configuration_of
 from fuze_bench.lab.spec import Configuration
 
@@ -40,7 +40,7 @@ def conclude(run: Run) -> Conclusion:
     measured = {
         configuration: found
         for configuration in run.experiment.configurations
-        if (found := stats.throughput_by_block(trials, configuration))
+        if (found := summaries.throughput_by_block(trials, configuration))
     }
     if not measured:
         raise LabError(
@@ -100,7 +100,7 @@ def _noise(run: Run) -> list[str]:
     found = []
     worst: tuple[float, Configuration] | None = None
     for configuration in run.experiment.configurations:
-        values = stats.spread(list(stats.throughput_by_block(run.good_trials(), configuration).values()))
+        values = stats.spread(list(summaries.throughput_by_block(run.good_trials(), configuration).values()))
         if values and (worst is None or values.highest / values.lowest > worst[0]):
             worst = (values.highest / values.lowest, configuration)
     if worst and worst[0] > _NOISY_FACTOR:

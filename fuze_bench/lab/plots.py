@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fuze_bench.lab import stats
+from fuze_bench.lab import stats, summaries
 from fuze_bench.lab.results import Run
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008), each with a marker of its own.
@@ -56,7 +56,7 @@ def throughput_plot(run: Run) -> Plot:
 
 def times_plot(run: Run) -> Plot:
     """Median wait, service and end-to-end time against the number of workers; a dot a repeat."""
-    medians = stats.time_medians(run.good_events())
+    medians = summaries.time_medians(run.good_events())
     figure = Figure(figsize=(5.0, 10.5), layout="constrained")
     titles = {
         "wait_ms": "Wait: saved until a worker takes it up",
@@ -131,7 +131,7 @@ def _label(axes: Axes, y_label: str) -> None:
 def _data_in_words(run: Run, trials: pd.DataFrame) -> str:
     parts = []
     for configuration in run.experiment.configurations:
-        found = stats.spread(list(stats.throughput_by_block(trials, configuration).values()))
+        found = stats.spread(list(summaries.throughput_by_block(trials, configuration).values()))
         if found:
             parts.append(f"{configuration.label}: {found.median:.3g}")
     return f"Medians: {', '.join(parts)}."

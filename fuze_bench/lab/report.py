@@ -19,7 +19,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from fuze_bench.errors import FuzeError, LabError, one_line
-from fuze_bench.lab import checks, pages, plots, stats
+from fuze_bench.lab import checks, pages, plots, summaries
 from fuze_bench.lab.results import RUN_MIME_TYPE, Run, load_run
 
 TITLE = "Which workers to run: measured"
@@ -134,7 +134,7 @@ def _section(each: Executed, node: Any, out: Path) -> pages.Section:
 def _findings(run: Run, out: Path) -> dict[str, Any]:
     plot = plots.throughput_plot(run)
     experiment = run.experiment
-    table = stats.throughput_table(run.good_trials(), experiment.configurations, experiment.baseline)
+    table = summaries.throughput_table(run.good_trials(), experiment.configurations, experiment.baseline)
     packages = run.machine.get("packages", {})
     versions = {
         "Python": run.machine.get("python"),

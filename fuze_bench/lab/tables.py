@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 
+#: What stands where a figure would need more samples.
+TOO_FEW = "too few"
 
-def show(table: pd.DataFrame) -> Any:
-    """The table with three significant digits, and a dash where there are too few samples for a figure."""
+
+def show(table: pd.DataFrame, *, missing: str = "–") -> Any:
+    """The table with three significant digits, and `missing` (a dash, or TOO_FEW) where there is no figure."""
     # The name of the rows stands above them instead of in a line of its own.
     named = table.rename_axis(index=None, columns=table.index.name)
-    return named.style.format(_cell).set_table_attributes("class='figures'")
+    return named.style.format(lambda value: cell(value, missing)).set_table_attributes("class='figures'")
 
 
-def _cell(value: object) -> str:
+def cell(value: object, missing: str = "–") -> str:
+    """A figure with three significant digits, never with an exponent; what is no number as it is."""
     if value is None or value is pd.NA or value != value:
-        return "–"
+        return missing
     if not isinstance(value, float):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}" if math.isfinite(value) else missing
+    # Not -0, which comes of a small negative number's last digits.
+    return f"{value + 0.0:.3g}" if abs(value) >= 1e-4 else "0"
