@@ -43,7 +43,9 @@ def test_an_interval_covers_the_truth_in_93_to_97_of_100(noise, sd):
 @pytest.mark.parametrize("sd", SDS)
 @pytest.mark.parametrize("noise", ["normal", "drifting"])
 def test_a_configuration_differs_from_itself_in_5_of_100(noise, sd):
-    baseline, _, rival = figures(noise, sd, experiments=EXPERIMENTS, blocks=MOST_BLOCKS, ratio=1.0, seed=12)
+    baseline, copy, rival = figures(
+        noise, sd, experiments=EXPERIMENTS, blocks=MOST_BLOCKS, ratio=1.0, seed=12
+    )
     used, early = stopped(baseline, rival)
     called = 0
     for one, again, other, blocks, is_early in zip(baseline, copy, rival, used, early, strict=True):

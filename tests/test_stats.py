@@ -1,12 +1,17 @@
 """Statistics against figures worked out by hand or printed in a textbook."""
 
+import json
 import math
+from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 
-from fuze_bench.lab.spec import Configuration
-from fuze_bench.lab.stats import quantile, ratio_within_blocks, spread, throughput_table, times_table
+from fuze_bench.lab.comparison import compare
+from fuze_bench.lab.stats import nearest_rank, quantile, ratio_within_blocks, spread
+from fuze_bench.lab.verdicts import Answer
+
+CASES = Path(__file__).parent / "cases"
 
 
 def test_a_quantile_is_the_nearest_rank():
@@ -76,28 +81,73 @@ def test_six_blocks_are_no_longer_exploratory():
     assert not ratio.is_exploratory
 
 
-def test_the_throughput_table_compares_with_the_baseline():
-    one, two = Configuration("fork", 1), Configuration("fork", 2)
-    trials = pd.DataFrame(
-        [
-            {"kind": "fork", "workers": workers, "block": block, "throughput_per_s": figure}
-            for workers, block, figure in [(1, 1, 1.0), (1, 2, 3.0), (2, 1, 2.0), (2, 2, 6.0)]
-        ]
-    )
-    table = throughput_table(trials, [one, two], one)
-    assert list(table.index) == ["1 fork worker", "2 fork workers"]
-    assert table.loc["2 fork workers", "median, bookmarks/s"] == 4.0
-    assert table.loc["2 fork workers", "times 1 fork worker"] == pytest.approx(2.0)
-    assert pd.isna(table.loc["1 fork worker", "times 1 fork worker"])
+def samples_of(counts: dict[str, int]) -> list[float]:
+    return [float(value) for value, count in counts.items() for _ in range(count)]
 
 
-def test_the_times_table_leaves_out_what_is_too_few():
-    events = pd.DataFrame(
-        [
-            {"kind": "fork", "workers": 1, "wait_ms": 1000.0 * n, "service_ms": 500.0, "total_ms": 1500.0}
-            for n in range(1, 25)
-        ]
-    )
-    row = times_table(events, [Configuration("fork", 1)]).loc["1 fork worker"]
-    assert row["wait median, s"] == 12.5
-    assert row["wait 75 %, s"] is None or math.isnan(row["wait 75 %, s"])
+@pytest.mark.parametrize("case", json.loads((CASES / "S01.json").read_text()))
+def test_one_convention_gives_every_quantile(case):
+    samples = samples_of(case["samples"])
+    for name, expected in case.items():
+        if name.startswith("p"):
+            found = nearest_rank(samples, int(name[1:]) / 100)
+            assert found == (None if expected == "too few" else expected), name
+
+
+def test_a_p99_of_a_hundred_samples_is_the_last_but_one():
+    assert nearest_rank([1.0] * 99 + [1e7], 0.99) == 1
+    assert nearest_rank([1.0] * 98 + [1e7] * 2, 0.99) == 1e7
+
+
+def test_a_p99_of_few_samples_is_not_the_maximum_renamed():
+    given = {n: nearest_rank(range(1, n + 1), 0.99) for n in (6, 30, 99, 100, 1000)}
+    assert given == {6: None, 30: None, 99: None, 100: 99, 1000: 990}
+    assert [quantile(range(1, n + 1), 0.99) for n in (6, 100, 999, 1000)] == [None, None, None, 990]
+
+
+def test_pooled_requests_would_invent_a_difference_and_blocks_do_not():
+    case = json.loads((CASES / "S05.json").read_text())
+    rng = np.random.default_rng(5)
+    by_arm: dict[str, dict[int, float]] = {"A": {}, "B": {}}
+    pooled: dict[str, list[float]] = {"A": [], "B": []}
+    for trial in case["trials"]:
+        requests_ms = rng.normal(trial["mean_ms"], trial["sd_ms"], trial["n"])
+        by_arm[trial["arm"]][trial["block"]] = float(np.median(requests_ms))
+        pooled[trial["arm"]].extend(requests_ms)
+    trap = np.mean(pooled["B"]) - np.mean(pooled["A"])
+    error = math.sqrt(sum(np.var(pooled[arm]) / len(pooled[arm]) for arm in "AB"))
+    assert trap > 10 * 1.96 * error, "the trap must be one"
+
+    found = compare("B", by_arm["B"], "A", by_arm["A"])
+    assert found.ratio.low < 1 < found.ratio.high
+    assert (found.ratio.high - found.ratio.low) / 2 == pytest.approx(0.05, abs=0.005)
+    assert found.differs is Answer.UNKNOWN, "five blocks are no claim either"
+    # With a sixth block like the first, there are enough to say that there is none.
+    six = compare("B", by_arm["B"] | {5: by_arm["B"][0]}, "A", by_arm["A"] | {5: by_arm["A"][0]})
+    assert six.differs is Answer.NO
+    assert six.sentence.startswith("no difference seen between B and A")
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_a_figure_without_a_logarithm_has_no_ratio(bad):
+    ratio = ratio_within_blocks({1: bad, 2: 4.0, 3: 2.0}, {1: 1.0, 2: 2.0, 3: bad})
+    assert (ratio.blocks, ratio.mean) == (1, pytest.approx(2.0))
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(1.0, 10), (0.8, 15), (0.5, 34), (0.2, 199)])
+def test_what_a_run_could_have_seen_is_the_paired_t_tests_effect(effect, pairs):
+    # The pairs needed for a standardised effect at 5 %, two-sided, with 80 % power (Cohen 1988; G*Power).
+    for blocks, is_seen in [(pairs, True), (pairs - 1, False)]:
+        values = np.arange(blocks) - (blocks - 1) / 2
+        logs = 0.07 * values / values.std(ddof=1)
+        ratio = ratio_within_blocks(dict(enumerate(np.exp(logs))), dict.fromkeys(range(blocks), 1.0))
+        assert (math.log(ratio.detectable) <= 0.07 * effect) is is_seen
+
+
+def test_a_run_stopped_early_has_the_wider_interval():
+    figures, ones = {n: 2.0 + n / 10 for n in range(8)}, dict.fromkeys(range(8), 1.0)
+    plain = ratio_within_blocks(figures, ones)
+    early = ratio_within_blocks(figures, ones, stopped_early=True)
+    # t(0.9775, 7) = 2.4363 against t(0.975, 7) = 2.3646.
+    widths = [math.log(r.high / r.mean) for r in (early, plain)]
+    assert widths[0] / widths[1] == pytest.approx(2.4363 / 2.3646, abs=1e-4)

@@ -114,6 +114,9 @@ def find_knee(
     not given. Ends after `most_trials` with what is known by then. A trial that does not count is made once more;
     if that does not count either, the search stays below its rate and says so. Raises LabError for impossible
     bounds; what `holds` raises passes through.
+
+    The shorter the trials, the more the place found is chance: of an M/M/1 queue's known knee for a p95 wait, 98 of
+    100 searches came within 5 % with trials of 20,000 jobs, 79 with 5,000, 63 with 2,000 (tests/test_knee.py).
     """
     floor_per_s = start_per_s / 64 if floor_per_s is None else floor_per_s
     if not 0 < floor_per_s <= start_per_s <= cap_per_s < math.inf:

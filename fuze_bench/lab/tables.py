@@ -24,7 +24,7 @@ def cell(value: object, missing: str = "–") -> str:
         return missing
     if not isinstance(value, float):
         return str(value)
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:
         return f"{value:,.0f}" if math.isfinite(value) else missing
     # Not -0, which comes of a small negative number's last digits.
     return f"{value + 0.0:.3g}" if abs(value) >= 1e-4 else "0"

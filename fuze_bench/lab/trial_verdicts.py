@@ -91,11 +91,11 @@ def lost(trial: Row, events: pd.DataFrame) -> Verdict:
         open_jobs = int((events["acknowledged_ns"].notna() & ~ended).sum())
     if recorded or (drained and open_jobs):
         count = max(int(recorded or 0), open_jobs or 0 if drained else 0)
-        return _verdict(trial, name, Answer.YES, f"{count} acknowledged jobs never came to an end")
+        return _verdict(trial, name, Answer.YES, f"{_jobs(count)} acknowledged, but never at an end")
     if recorded is None and open_jobs is None:
         return _verdict(trial, name, Answer.UNKNOWN, "neither a count nor events were recorded")
     if open_jobs and not drained:
-        reason = f"{open_jobs} jobs were still open when the wait for them ended"
+        reason = f"{_jobs(open_jobs)} still open when the wait for them ended"
         return _verdict(trial, name, Answer.UNKNOWN, reason)
     return _verdict(trial, name, Answer.NO, "every acknowledged job came to an end")
 
@@ -105,7 +105,7 @@ def duplicated(trial: Row, events: pd.DataFrame) -> Verdict:
     name, recorded = "duplicated", _number(trial, "duplicated")
     twice = int(events["job"].duplicated().sum()) if _has(events, "job") else 0
     if recorded or twice:
-        reason = f"{cell(recorded or 0)} jobs were done more than once, {twice} stand twice in the record"
+        reason = f"{_jobs(recorded or 0)} done more than once, {_jobs(twice)} twice in the record"
         return _verdict(trial, name, Answer.YES, reason)
     if recorded is None:
         return _verdict(trial, name, Answer.UNKNOWN, "how often each job was done was not recorded")
@@ -184,8 +184,8 @@ def not_drained(trial: Row) -> Verdict:
     """Whether jobs were still in flight when the time for them was up; their times are then lower bounds."""
     name, drained, unfinished = "not drained", _flag(trial, "drained"), _number(trial, "unfinished")
     if drained is False or unfinished:
-        what = "some" if not unfinished else cell(unfinished)
-        reason = f"{what} jobs were in flight when the time was up, and quantiles are lower bounds"
+        what = _jobs(unfinished) if unfinished else "some jobs"
+        reason = f"{what} still in flight when the time was up, so that quantiles are lower bounds"
         return _verdict(trial, name, Answer.YES, reason)
     if drained is None:
         return _verdict(trial, name, Answer.UNKNOWN, "whether the queues were empty was not recorded")
@@ -259,6 +259,10 @@ def _done_per_s(trial: Row, events: pd.DataFrame, queue: str) -> float | None:
     end_ns = int(events["intended_ns"].min()) + round(window_s * 1e9)
     done_ns = events.loc[events["queue"] == queue, "done_ns"].dropna()
     return int((done_ns <= end_ns).sum()) / window_s
+
+
+def _jobs(count: float) -> str:
+    return f"{cell(count)} job{'' if count == 1 else 's'}"
 
 
 def _before(events: pd.DataFrame, later: str, earlier: str) -> int:
