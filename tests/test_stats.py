@@ -19,6 +19,7 @@ def test_a_quantile_is_the_nearest_rank():
     assert quantile(hundred, 0.5) == 50
     assert quantile(hundred, 0.9) == 90
     assert quantile(hundred, 0.25) == 25
+    assert quantile(hundred, 0.55) == 55, "though 0.55 * 100 is a little more than 55"
 
 
 def test_a_quantile_needs_ten_samples_beyond_it():

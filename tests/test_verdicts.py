@@ -99,7 +99,8 @@ def test_lost_jobs_are_found_in_the_count_or_in_the_events():
     assert (found.answer, found.reason) == (YES, "1 job acknowledged, but never at an end")
     assert lost(trial_row(lost=None), open_job).answer is YES
     # Not acknowledged is not lost, and a refused job has ended.
-    assert lost(trial_row(), event_rows(done_ns={3: pd.NA}, acknowledged_ns={3: pd.NA})).answer is NO
+    unacknowledged = event_rows(done_ns={3: pd.NA}, acknowledged_ns={3: pd.NA}, status={3: "pending"})
+    assert lost(trial_row(), unacknowledged).answer is NO
     assert lost(trial_row(), event_rows(done_ns={3: pd.NA}, status={3: "refused"})).answer is NO
     # In flight when the time was up: nobody knows.
     still = lost(trial_row(drained=False), open_job)
@@ -194,6 +195,10 @@ def test_a_growing_queue_says_how_fast_and_when_the_target_breaks():
     assert (found.answer, found.reason) == (
         YES, "low grows by 2 jobs per second (95 % 2 to 2): the target of 5 s is broken after 10 s",
     )  # fmt: skip
+    # What is done after the window does not count: 2 a second are a depth of 10.
+    after_ns = START_NS + 61_000 * MS
+    half = events.assign(done_ns=events["done_ns"].where(events["job"] <= JOBS // 2, after_ns))
+    assert growing_backlog(trial_row(), half, series, target_wait_s=5.0).reason.endswith("after 5 s")
     steady = growing_backlog(trial_row(), events, series_rows())
     assert steady.answer is NO
     assert steady.reason.startswith("default: no growth seen, ")

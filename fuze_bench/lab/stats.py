@@ -39,7 +39,7 @@ def nearest_rank(values: Sequence[float], q: float) -> float | None:
     """
     if not 0 < q <= 1:
         raise ValueError(f"q={q}: a quantile lies between 0 and 1")
-    # Rounded, so that 0.9 times 100 samples is rank 90 and not 91, and 1 % of 100 samples is one.
+    # Rounded, so that 1 % of 100 samples is one.
     room = round(min(q, 1 - q) * len(values), 9)
     if not values or (q not in (0.5, 1) and room < 1):
         return None
@@ -58,6 +58,7 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 
 
 def _rank(samples: int, q: float) -> int:
+    # Rounded, so that 0.55 times 100 samples is rank 55 and not 56.
     return max(1, math.ceil(round(q * samples, 9)))
 
 
