@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fuze_bench.lab.plots import throughput_plot
+from fuze_bench.lab.plots import OF_WORKERS, against
 from fuze_bench.lab.results import load_run
 
 FOLDER = Path(__file__).parent / "example-run"
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "example-run"
 
 def picture() -> bytes:
     """The picture of the recorded run, as PNG."""
-    return throughput_plot(load_run(FOLDER)).png()
+    return against(load_run(FOLDER), "workers", OF_WORKERS[:1]).png()
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from fuze_bench import logs
 from fuze_bench.commands.dashboard import dashboard
 from fuze_bench.commands.doctor import doctor
 from fuze_bench.commands.jobs import cancel, drain, pause, recover, resume, retry, status
+from fuze_bench.commands.measuring import run
 from fuze_bench.commands.planning import plan
 from fuze_bench.commands.saving import save
 from fuze_bench.commands.serving import api, up
-from fuze_bench.lab.report_command import report
+from fuze_bench.lab.report_command import report, summary
 from fuze_bench.pipeline.worker_command import run_command, worker
 
 # Every command imports what it needs when it runs: `--help` and a wrong option answer at once.
@@ -42,7 +43,9 @@ for _command in (
     doctor,
     dashboard,
     plan,
+    run,
     report,
+    summary,
 ):
     app.add_command(_command)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from fuze_bench.errors import LabError
 from fuze_bench.lab.notebook import ParameterWatch
 from fuze_bench.lab.results import load_run
 
@@ -17,10 +18,12 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 WORKER_COUNTS = Path(__file__).parents[1] / "notebooks" / "worker_counts.ipynb"
 
 
-def papermill(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def papermill(
+    tmp_path: Path, *arguments: str, notebook: Path = WORKER_COUNTS
+) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUZE_", "REDIS_"))}
     return subprocess.run(
-        [sys.executable, "-m", "papermill", str(WORKER_COUNTS), str(tmp_path / "out.ipynb"), *arguments],
+        [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), *arguments],
         cwd=tmp_path,
         env=kept | {"FUZE_EMBEDDING_MODEL": "off", "FUZE_DATA_DIR": str(tmp_path / "data")},
         capture_output=True,
@@ -49,8 +52,9 @@ def test_a_notebook_is_committed_clean(path: Path):
     [
         (["-p", "worker_count", "4"], ["worker_count", "did you mean 'worker_counts'?"]),
         (["-p", "worker_counts", "[1, 2]"], ["-y '{worker_counts: [1, 2]}'"]),
+        (["-p", "kinds", "fork"], ["-y '{kinds: [1, 2]}'"]),
     ],
-    ids=["misspelt", "list as text"],
+    ids=["misspelt", "list as text", "one of a list"],
 )
 def test_a_wrong_parameter_stops_before_anything_is_measured(tmp_path: Path, arguments, words):
     done = papermill(tmp_path, *arguments)
@@ -64,13 +68,13 @@ def test_a_real_run_and_its_analysis_from_the_run_folder_alone(tmp_path: Path):
     done = papermill(
         tmp_path,
         "-y",
-        "{worker_counts: [1], kinds: [simple, fork], bookmarks: 6, repeats: 1, origin_latency_ms: 20}",
+        "{worker_counts: [1], kinds: [simple, fork], jobs: 6, blocks: 1, origin_latencies_ms: [20], pool_jobs: 0}",
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "data" / "runs").iterdir()
     run = load_run(folder)
-    assert list(run.trials["status"]) == ["ok", "ok"]
-    assert len(run.events) == 12
+    assert list(run.trials["status"]) == ["ok"] * 3
+    assert len(run.events) == 18
     assert run.settings["FUZE_EMBEDDING_MODEL"] == "off"
     assert not list((folder / "trials").iterdir()), "good trials leave no files behind"
     first = json.loads((tmp_path / "out.ipynb").read_text())
@@ -83,13 +87,39 @@ def test_a_real_run_and_its_analysis_from_the_run_folder_alone(tmp_path: Path):
     assert _text(first["cells"][-1]) == _text(second["cells"][-1])
 
 
+def namespace_of(*cells: str) -> dict[str, object]:
+    """What IPython has when the last of the cells makes the watch."""
+    return {"In": ["", *cells], "Out": {}}
+
+
 def test_names_of_later_cells_are_no_parameters_when_a_cell_is_run_again():
-    namespace = {"notebook": object()}
-    watch = ParameterWatch(namespace, known=["worker_counts"])
-    namespace |= {"watch": watch, "worker_counts": [1], "_i3": "what IPython keeps"}
+    namespace = namespace_of("watch = …")
+    watch = ParameterWatch(namespace)
+    namespace["In"] += ["worker_counts = [1]", "watch.check()"]  # type: ignore[operator]
+    namespace |= {"worker_counts": [1], "_i3": "what IPython keeps"}
     watch.check()
-    namespace["run"] = object()
+    namespace["total"] = 3
     watch.check()
+
+
+def test_an_unknown_name_is_named_with_the_nearest():
+    namespace = namespace_of("watch = …")
+    watch = ParameterWatch(namespace)
+    namespace["In"] += ["worker_counts = [1]", "# Parameters\nworker_count = 4"]  # type: ignore[operator]
+    namespace |= {"worker_counts": [1], "worker_count": 4}
+    with pytest.raises(LabError, match="no parameter 'worker_count': did you mean 'worker_counts'"):
+        watch.check()
+
+
+def test_parameters_that_come_first_have_lost_their_cells_tag(tmp_path: Path):
+    node = nbformat.read(WORKER_COUNTS, as_version=4)
+    for cell in node.cells:
+        cell.metadata.pop("tags", None)
+    nbformat.write(node, tmp_path / "untagged.ipynb")
+    done = papermill(tmp_path, "-p", "jobs", "3", notebook=tmp_path / "untagged.ipynb")
+    assert done.returncode != 0
+    assert "tag their cell «parameters»" in done.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def _text(cell) -> str:

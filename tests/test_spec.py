@@ -1,69 +1,163 @@
 """An experiment is checked whole, and its trials are balanced."""
 
+from __future__ import annotations
+
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.spec import Configuration, Experiment
+from fuze_bench.lab.estimate import plan_in_words
+from fuze_bench.lab.factors import Configuration
+from fuze_bench.lab.spec import Experiment
+from fuze_bench.pipeline.settings import Settings
+
+SPECS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.yaml"))
+GRID = {"workers": [1, 2, 4], "kind": ["fork", "simple"]}
 
 
-def test_every_block_holds_every_configuration_once():
-    experiment = Experiment(worker_counts=(1, 2, 4), kinds=("fork", "simple"), repeats=5, seed=3)
+def test_every_block_holds_every_configuration_once_and_the_baseline_twice() -> None:
+    experiment = Experiment(factors=GRID, blocks=5, seed=3)
     plan = experiment.plan()
-    assert [planned.number for planned in plan] == list(range(1, 31))
+    assert [planned.number for planned in plan] == list(range(1, 36))
     for block in range(1, 6):
-        of_block = [planned.configuration for planned in plan if planned.block == block]
-        assert Counter(of_block) == Counter(experiment.configurations)
+        of_block = [planned for planned in plan if planned.block == block]
+        assert Counter(p.configuration for p in of_block if not p.copy) == Counter(experiment.configurations)
+        assert [p.configuration for p in of_block if p.copy] == [experiment.baseline]
 
 
-def test_the_seed_decides_the_order():
-    assert Experiment(seed=1).plan() == Experiment(seed=1).plan()
-    assert Experiment(seed=1).plan() != Experiment(seed=2).plan()
-    orders = {
-        tuple(planned.configuration for planned in Experiment(repeats=6).plan() if planned.block == block)
-        for block in range(1, 7)
-    }
-    assert len(orders) > 1, "every block has the same order"
+def test_the_second_block_of_two_runs_in_reverse_order() -> None:
+    """What changes steadily with time then hits every configuration alike."""
+    experiment = Experiment(factors=GRID, blocks=6)
+    blocks = [[(p.configuration, p.copy) for p in experiment.block(block)] for block in range(1, 7)]
+    assert [blocks[n + 1] == blocks[n][::-1] for n in (0, 2, 4)] == [True] * 3
+    assert len({tuple(block) for block in blocks}) > 2, "every two blocks have the same order"
 
 
-def test_the_baseline_is_the_fewest_workers_of_the_first_kind():
-    assert Experiment(worker_counts=(4, 2), kinds=("simple", "fork")).baseline == Configuration("simple", 2)
+def test_the_seed_decides_the_order() -> None:
+    assert Experiment(factors=GRID, seed=1).plan() == Experiment(factors=GRID, seed=1).plan()
+    assert Experiment(factors=GRID, seed=1).plan() != Experiment(factors=GRID, seed=2).plan()
 
 
-def test_a_notebooks_lists_and_a_saved_experiment_come_back_the_same():
-    experiment = Experiment(worker_counts=[2, 1], kinds=["simple"], origin_latency_ms=50)  # type: ignore[arg-type]
-    assert experiment.worker_counts == (2, 1)
-    assert Experiment.from_mapping(experiment.to_mapping()) == experiment
+def test_the_baseline_is_the_first_and_labels_say_what_differs() -> None:
+    experiment = Experiment(factors={"origin_latency_ms": [0, 300], "kind": ["simple"], "workers": [4, 2]})
+    assert (experiment.baseline.workers, experiment.baseline.origin_latency_ms) == (4, 0)
+    assert list(experiment.labels.values()) == [
+        "4 simple workers",
+        "2 simple workers",
+        "4 simple workers, origin latency 300 ms",
+        "2 simple workers, origin latency 300 ms",
+    ]
+    modes = [{"mode": "thread"}, {"workers": 1}, {"redis_outage_s": 2}]
+    assert list(Experiment(configurations=modes).labels.values()) == [  # type: ignore[arg-type]
+        "thread",
+        "1 simple worker, rq",
+        "2 simple workers, rq, redis outage 2 s",
+    ]
+
+
+def test_a_saved_experiment_comes_back_the_same() -> None:
+    for workload in ("bookmarks", {"kind": "synthetic", "law": "lognormal", "mean_ms": 20, "cv": 2}):
+        given = {"workload": workload, "factors": {"workers": [1, 2]}, "fixed": {"queues": "low:1,high:3"}}
+        experiment = Experiment.from_mapping(given)
+        again = Experiment.from_mapping(experiment.to_mapping())
+        assert again.plan() == experiment.plan()
+        assert again.workload == experiment.workload
+        assert again.baseline.queues == "high:3,low:1"
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_examples_can_be_read_and_planned(path: Path) -> None:
+    experiment = Experiment.from_yaml(path)
+    assert experiment.name == path.stem
+    assert f"{len(experiment.plan())} trials, about " in plan_in_words(experiment)
+
+
+def test_a_setting_of_the_pipeline_is_a_factor_in_one_line() -> None:
+    assert Configuration(fallback_threads=7).applied_to(Settings()).fallback_threads == 7
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"worker_counts": "[1, 2]"}, ["worker_counts", "'[1, 2]'", "-y '{worker_counts: [1, 2]}'"]),
-        ({"kinds": "fork"}, ["kinds", "'fork'", "-y '{kinds: [fork, simple]}'"]),
-        ({"worker_counts": 4}, ["worker_counts is 4", "-y"]),
-        ({"worker_counts": []}, ["worker_counts is empty"]),
-        ({"worker_counts": [1, 0]}, ["worker_counts=0", "1 to"]),
-        ({"worker_counts": [1, 2.5]}, ["worker_counts", "2.5", "whole number"]),
-        ({"worker_counts": [True]}, ["worker_counts", "True"]),
-        ({"worker_counts": [2, 2]}, ["holds 2 twice"]),
-        ({"kinds": ["frok"]}, ["'frok'", "did you mean 'fork'?"]),
-        ({"kinds": [["fork"]]}, ["kinds", "['fork']"]),
-        ({"bookmarks": "24"}, ["bookmarks", "'24'"]),
-        ({"bookmarks": 0}, ["bookmarks=0", "1 to"]),
-        ({"repeats": -1}, ["repeats=-1"]),
-        ({"origin_latency_ms": float("nan")}, ["origin_latency_ms=nan"]),
-        ({"origin_latency_ms": None}, ["origin_latency_ms is None"]),
+        ({"worker": 4}, ["no 'worker'"]),
+        ({"factor": {}}, ["no 'factor'", "did you mean 'factors'?"]),
+        ({"factors": {"worker": [1]}}, ["no factor 'worker'", "did you mean 'workers'?"]),
+        ({"fixed": {"origin_latency": 1}}, ["'origin_latency'", "did you mean 'origin_latency_ms'?"]),
+        ({"factors": {"workers": "[1, 2]"}}, ["workers is '[1, 2]'", "not a list"]),
+        ({"factors": {"workers": 4}}, ["workers is 4", "write it as [4]"]),
+        ({"factors": {"workers": []}}, ["workers is empty"]),
+        ({"factors": {"workers": [1, 0]}}, ["workers=0", "1 to"]),
+        ({"factors": {"workers": [1, 2.5]}}, ["workers", "2.5", "whole number"]),
+        ({"factors": {"workers": [True]}}, ["workers", "True"]),
+        ({"factors": {"workers": [2, 2]}}, ["holds 2 twice"]),
+        ({"factors": {"workers": [2]}, "fixed": {"workers": 2}}, ["workers is in factors and in fixed"]),
+        ({"factors": {"kind": ["frok"]}}, ["'frok'", "did you mean 'fork'?"]),
+        ({"factors": {"kind": [["fork"]]}}, ["kind", "['fork']"]),
+        ({"factors": {"strategy": ["rondom"]}}, ["'rondom'", "did you mean 'random'?"]),
+        ({"fixed": {"queues": "hihg:1"}}, ["'hihg'", "did you mean 'high'?"]),
+        ({"fixed": {"queues": "high:many"}}, ["'high:many'", "high:1,default:3"]),
+        ({"fixed": {"queues": {"high": 0}}}, ["the share of high is 0"]),
+        ({"fixed": {"arrivals": "poison"}}, ["'poison'", "did you mean 'poisson'?"]),
+        ({"fixed": {"arrivals": "poisson"}}, ["poisson arrivals need rate_per_s"]),
+        ({"fixed": {"arrivals": "step"}}, ["step arrivals need steps"]),
+        ({"arrivals": {"step": 1}}, ["no 'step'", "did you mean 'steps'?"]),
+        ({"fixed": {"mode": "thread", "redis_outage_s": 1}}, ["mode=thread has no Redis"]),
+        ({"workload": "bookmark"}, ["'bookmark'", "did you mean 'bookmarks'?"]),
+        ({"workload": "synthetic"}, ["synthetic lacks mean_ms"]),
+        ({"workload": {"kind": "synthetic", "mean": 3}}, ["no 'mean'", "did you mean 'mean_ms'?"]),
+        ({"workload": {"kind": "yours", "function": "f", "jobs": "x"}}, ["'f'", "package.module:name"]),
+        ({"workload": {"kind": "synthetic", "mean_ms": 1}, "fixed": {"mode": "thread"}}, ["mode=thread"]),
+        ({"jobs": "24"}, ["jobs", "'24'"]),
+        ({"jobs": 0}, ["jobs=0", "1 to"]),
+        ({"blocks": -1}, ["blocks=-1"]),
+        ({"fixed": {"origin_latency_ms": float("nan")}}, ["origin_latency_ms=nan"]),
+        ({"fixed": {"origin_latency_ms": None}}, ["origin_latency_ms holds None"]),
         ({"seed": -1}, ["seed=-1"]),
-        ({"pages": "no/such/folder"}, ["'no/such/folder'", "not a folder"]),
-        ({"worker_count": [1]}, ["'worker_count'", "did you mean 'worker_counts'?"]),
+        ({"fresh": "all"}, ["'all'", "data"]),
+        ({"name": "../x"}, ["'../x'", "letters"]),
+        ({"factors": {"workers": [1]}, "configurations": [{"workers": 2}]}, ["give one of them"]),
+        ({"configurations": [{"workers": 2}, {}]}, ["the same"]),
+        ({"configurations": [{"worker": 2}]}, ["'worker'", "did you mean 'workers'?"]),
+        ({"factors": {"workers": list(range(1, 202))}}, ["201 configurations"]),
     ],
 )
-def test_a_wrong_value_is_named_with_its_remedy_in_one_line(values, words):
+def test_a_wrong_value_is_named_with_its_remedy_in_one_line(values: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(LabError) as caught:
         Experiment.from_mapping(values)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"fixed": {"pages": "no/such/folder"}}, ["'no/such/folder'", "not a folder"]),
+        ({"fixed": {"arrivals": "trace"}, "arrivals": {"trace": "no.csv"}}, ["cannot read the trace no.csv"]),
+        (
+            {"workload": {"kind": "yours", "function": "a:b", "jobs": "no.jsonl"}},
+            ["'no.jsonl'", "not a file"],
+        ),
+    ],
+)
+def test_a_file_that_is_not_there_is_an_error_before_anything_runs(
+    values: dict[str, Any], words: list[str]
+) -> None:
+    experiment = Experiment.from_mapping(values)  # as recorded on another machine, where it was there
+    with pytest.raises(LabError) as caught:
+        experiment.check_files()
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("- 1", "names with values"), ("a: [", "cannot be read as YAML")]
+)
+def test_a_file_that_is_no_experiment_says_so(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(LabError, match=words):
+        Experiment.from_yaml(tmp_path / "x.yaml")

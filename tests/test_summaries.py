@@ -1,41 +1,26 @@
 """Tables of figures: what they state, and what they leave out as too few."""
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from run_folders import event_row, fill, new_run, trial_row
 
-from fuze_bench.lab.spec import Configuration
+from fuze_bench.lab.results import load_run
 from fuze_bench.lab.stats import quantile
-from fuze_bench.lab.summaries import throughput_table, times_table, window_quantiles
+from fuze_bench.lab.summaries import comparison_table, resources_table, times_table, window_quantiles
 from fuze_bench.lab.tables import TOO_FEW, cell, show
 
 
-def test_the_throughput_table_compares_with_the_baseline():
-    one, two = Configuration("fork", 1), Configuration("fork", 2)
-    trials = pd.DataFrame(
-        [
-            {"kind": "fork", "workers": workers, "block": block, "throughput_per_s": figure}
-            for workers, block, figure in [(1, 1, 1.0), (1, 2, 3.0), (2, 1, 2.0), (2, 2, 6.0)]
-        ]
-    )
-    table = throughput_table(trials, [one, two], one)
+def test_the_comparison_table_compares_with_the_baseline(tmp_path: Path):
+    writer, experiment = new_run(tmp_path)
+    fill(writer, experiment, {1: [1.0, 3.0], 2: [2.0, 6.0]})
+    table = comparison_table(load_run(tmp_path), "throughput_per_s")
     assert list(table.index) == ["1 fork worker", "2 fork workers"]
-    assert table.loc["2 fork workers", "median, bookmarks/s"] == 4.0
+    assert table.loc["2 fork workers", "median: jobs done per second"] == 4.0
     assert table.loc["2 fork workers", "times 1 fork worker"] == pytest.approx(2.0)
     assert pd.isna(table.loc["1 fork worker", "times 1 fork worker"])
-
-
-def test_the_times_table_leaves_out_what_is_too_few():
-    events = pd.DataFrame(
-        [
-            {"kind": "fork", "workers": 1, "wait_ms": 1000.0 * n, "service_ms": 500.0, "total_ms": 1500.0}
-            for n in range(1, 25)
-        ]
-    )
-    row = times_table(events, [Configuration("fork", 1)]).loc["1 fork worker"]
-    assert row["wait median, s"] == 12.5
-    assert row["wait 75 %, s"] is None or math.isnan(row["wait 75 %, s"])
 
 
 def test_the_worst_window_is_not_the_whole_runs_quantile():
@@ -57,18 +42,16 @@ def test_the_worst_window_is_not_the_whole_runs_quantile():
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 2])
-def test_a_tiny_run_states_too_few_and_no_nonsense(jobs):
-    one = Configuration("fork", 1)
-    events = pd.DataFrame(
-        {"kind": "fork", "workers": 1, "wait_ms": 0.0, "service_ms": 0.0, "total_ms": 0.0}
-        for _ in range(jobs)
-    )
-    if not jobs:
-        events = pd.DataFrame(columns=["kind", "workers", "wait_ms", "service_ms", "total_ms"])
-    trials = pd.DataFrame([{"kind": "fork", "workers": 1, "block": 1, "throughput_per_s": None}])
-    times = show(times_table(events, [one]), missing=TOO_FEW).to_html()
-    assert times.count(TOO_FEW) == (3 if jobs else 6)
-    for html in (times, show(throughput_table(trials, [one], one)).to_html()):
+def test_a_tiny_run_states_too_few_and_no_nonsense(tmp_path: Path, jobs: int):
+    writer, experiment = new_run(tmp_path, factors={"workers": [1]}, blocks=1)
+    for planned in experiment.plan():
+        events = [event_row(planned, job, wait_ms=0, service_ms=0) for job in range(1, jobs + 1)]
+        nothing = {"processed": jobs, "throughput_per_s": None, "drain_s": None}
+        writer.add(planned, trial_row(planned, **nothing), events)
+    run = load_run(tmp_path)
+    times = show(times_table(run), missing=TOO_FEW).to_html()
+    assert times.count(TOO_FEW) == (4 if jobs else 8)
+    for html in (times, show(comparison_table(run)).to_html(), show(resources_table(run)).to_html()):
         cells = [part.split("<")[0].strip() for part in html.split(">")]
         assert not {"inf", "nan", "-0", "-inf", "None", "<NA>"} & set(cells)
 

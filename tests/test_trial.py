@@ -1,24 +1,25 @@
-"""Real trials: Redis, origin, worker processes, bookmarks from save to stored."""
+"""Real trials: Redis, origin, API, worker processes, jobs from intended to stored."""
 
+from __future__ import annotations
+
+import itertools
+import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from conftest import wait_until
 
-from fuze_bench.lab import trial as trial_module
+from fuze_bench.lab.bookmark_load import BookmarkLoad
 from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.results import load_run
-from fuze_bench.lab.run import recorded_settings
-from fuze_bench.lab.spec import Configuration, Experiment, PlannedTrial
-from fuze_bench.lab.trial import Trial
+from fuze_bench.lab.records import EventRow, TrialRow
+from fuze_bench.lab.spec import Experiment
+from fuze_bench.lab.trial import Progress, Trial
 from fuze_bench.lab.worker_host import WorkerHost
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.process import Pipeline
@@ -26,7 +27,7 @@ from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import SystemClock
 
 SETTINGS = Settings(embedding_model="off")
-ONE_SIMPLE = PlannedTrial(1, 1, Configuration("simple", 1))
+SLEEPS = {"kind": "synthetic", "mean_ms": 20}
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +36,113 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHost]:
         yield running
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
-def test_every_bookmark_is_recorded_with_its_stamps(tmp_path: Path, host: WorkerHost):
-    before = set(children())
-    experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=6, origin_latency_ms=20)
-    seen: list[tuple[int, int]] = []
-    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", host) as trial:
+def one_trial(
+    folder: Path, host: WorkerHost | None, on_progress: Progress | None = None, **spec: Any
+) -> tuple[TrialRow, list[EventRow], Trial]:
+    """The first trial of an experiment with one configuration."""
+    before = children()
+    experiment = Experiment.from_mapping({"baseline_copy": False, **spec})
+    folder.mkdir()
+    with Trial(experiment.plan()[0], experiment, SETTINGS, folder, host) as trial:
         trial.wait_ready()
-        trial.measure(lambda done, total: seen.append((done, total)))
+        trial.measure(on_progress)
         trial.close()
-        row = trial.row()
+    assert children() <= before, "something outlived the trial"
+    return trial.row(), trial.events, trial
+
+
+def assert_whole(row: TrialRow, events: list[EventRow], jobs: int) -> None:
+    """Every job was sent, answered and done once, its stamps are in order, and the series are there."""
     assert row.problem is None, row.log_end
-    assert (row.status, row.processed, row.failed, row.lost, row.duplicated) == ("ok", 6, 0, 0, 0)
+    assert (row.status, row.processed, row.failed, row.lost, row.duplicated) == ("ok", jobs, 0, 0, 0)
+    assert (row.offered, row.sent, row.acknowledged, row.refused, row.unfinished) == (jobs, jobs, jobs, 0, 0)
+    assert row.drained
+    assert [event.job for event in events] == list(range(1, jobs + 1)), "the warm-up must not be recorded"
+    for event in events:
+        stamps = (event.intended_ns, event.sent_ns, event.queued_ns, event.started_ns, event.done_ns)
+        assert list(stamps) == sorted(stamp for stamp in stamps if stamp is not None)
+        assert (event.acknowledged_ns or 0) >= (event.sent_ns or 0)
+
+
+def test_a_backlog_of_bookmarks_on_our_workers(tmp_path: Path, host: WorkerHost) -> None:
+    seen: list[tuple[int, int]] = []
+    row, events, trial = one_trial(
+        tmp_path / "trial",
+        host,
+        lambda done, total: seen.append((done, total)),
+        fixed={"workers": 1, "origin_latency_ms": 20},
+        jobs=6,
+    )
+    assert_whole(row, events, 6)
     assert (row.workers_exit_code, row.origin_exit_code) == (0, 0)
     assert seen[-1] == (6, 6)
-    assert len(trial.events) == 6, "the warm-up must not be recorded"
-    for event in trial.events:
-        assert event.started_ns is not None
-        assert event.done_ns is not None
-        assert event.queued_ns < event.started_ns < event.done_ns
-        assert event.fetch_ms is not None
-        assert event.fetch_ms >= 20
-        assert event.embed_ms is None
-    drain_s = (max(e.done_ns or 0 for e in trial.events) - trial.events[0].queued_ns) / 1e9
+    assert all(event.fetch_ms is not None and event.fetch_ms >= 20 for event in events)
+    assert all(event.embed_ms is None for event in events)
+    drain_s = (max(e.done_ns or 0 for e in events) - (events[0].queued_ns or 0)) / 1e9
     assert row.drain_s == pytest.approx(drain_s)
     assert row.throughput_per_s == pytest.approx(6 / drain_s)
-    assert set(children()) <= before, "something outlived the trial"
+    metrics = {(sample.thing, sample.metric) for sample in trial.series}
+    assert {("default", "depth"), ("workers", "pss_bytes"), ("redis", "commands")} <= metrics
+    assert row.cpu_s is not None
+    assert row.peak_pss_bytes is not None
+    assert row.peak_pss_bytes > 2**20
+
+
+@pytest.mark.parametrize("mode", ["rq", "thread"])
+def test_saves_in_their_time_through_the_api(tmp_path: Path, host: WorkerHost, mode: str) -> None:
+    row, events, _ = one_trial(
+        tmp_path / "trial",
+        host,
+        fixed={"mode": mode, "arrivals": "constant", "rate_per_s": 8, "queues": "high:1,low:1"},
+        duration_s=1,
+    )
+    assert_whole(row, events, 8)
+    gaps_ns = [b.intended_ns - a.intended_ns for a, b in itertools.pairwise(events)]
+    assert gaps_ns == pytest.approx([125_000_000] * 7, abs=1)
+    assert {event.queue for event in events} == {"high", "low"}
+
+
+def test_redis_away_in_the_middle_of_the_load_loses_nothing(tmp_path: Path, host: WorkerHost) -> None:
+    row, _, _ = one_trial(
+        tmp_path / "trial",
+        host,
+        fixed={"arrivals": "constant", "rate_per_s": 6, "redis_outage_s": 1, "workers": 1},
+        duration_s=3,
+    )
+    assert row.problem is None, row.log_end
+    assert (row.acknowledged, row.lost, row.processed) == (18, 0, 18)
+    what = [fault["what"] for fault in json.loads(row.faults or "[]")]
+    assert what == ["Redis stopped", "Redis started"]
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork", "pool"])
+def test_synthetic_jobs_on_stock_workers(tmp_path: Path, kind: str) -> None:
+    row, events, _ = one_trial(
+        tmp_path / "trial", None, workload=SLEEPS, fixed={"kind": kind, "workers": 2}, jobs=10
+    )
+    assert_whole(row, events, 10)
+    assert all(20 <= ((e.done_ns or 0) - (e.started_ns or 0)) / 1e6 < 1_000 for e in events)
+    assert len({event.worker for event in events}) == 2
+
+
+def test_your_own_function_is_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop.py").write_text(
+        "def bill(customer, cents=0):\n    assert cents < 3, f'{customer} owes too much'\n"
+    )
+    lines = [{"args": ["Ada"], "kwargs": {"cents": n}, "queue": "low"} for n in range(1, 4)]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    workload = {"kind": "yours", "function": "shop:bill", "jobs": "jobs.jsonl"}
+    row, events, _ = one_trial(tmp_path / "trial", None, workload=workload, fixed={"workers": 1}, jobs=6)
+    assert (row.problem, row.processed, row.failed, row.lost) == (None, 4, 2, 0)
+    assert [event.status for event in events] == ["processed", "processed", "failed"] * 2
+    assert events[2].reason == "AssertionError: Ada owes too much"
+    assert {event.queue for event in events} == {"low"}
 
 
 class SteppedClock(SystemClock):
@@ -75,7 +154,7 @@ class SteppedClock(SystemClock):
         return super().wall_s() - self.back_s
 
 
-def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path, origin: Origin):
+def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path, origin: Origin) -> None:
     """By an hour, between save and processing and in the middle of a fetch: what a trial records is true all the same."""
     clock = SteppedClock()
     pipeline = Pipeline(replace(SETTINGS, data_dir=tmp_path, fetch_allow=("127.0.0.1",)), clock=clock)
@@ -89,109 +168,64 @@ def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path, origin:
     wait_until(lambda: origin.hits("/slow/300/2"), what="the fetch to begin")
     clock.back_s = 7_200.0
     at_work.join()
+    experiment = Experiment(jobs=2)
+    load = BookmarkLoad(experiment.plan()[0], experiment, SETTINGS, tmp_path, None)
+    load._acknowledged_ns = 0
     events = [
-        trial_module._event(ONE_SIMPLE, n, row)
-        for n, row in enumerate(pipeline.store.rows(*trial_module._COLUMNS), start=1)
+        load._event(number, 0.0, row, None)
+        for number, row in enumerate(pipeline.store.rows(*_COLUMNS), start=1)
     ]
     pipeline.close()
     assert [event.status for event in events] == ["processed"] * 2
     for event in events:
-        assert event.started_ns is not None
-        assert event.done_ns is not None
-        assert event.queued_ns < event.started_ns < event.done_ns
+        assert (event.queued_ns or 0) < (event.started_ns or 0) < (event.done_ns or 0)
         assert min(event.fetch_ms or -1, event.extract_ms or -1, event.analyse_ms or -1) >= 0
     assert 300 <= (events[1].fetch_ms or 0) < 60_000
-    assert 0.3 < (trial_module._drain_s(events) or 0) < 60
 
 
-def test_a_killed_worker_makes_the_trial_fail_and_leaves_nothing_running(tmp_path: Path, host: WorkerHost):
-    before = set(children())
-    experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=4, origin_latency_ms=400)
+_COLUMNS = ("status", "reason", "attempts", "queued_ns", "started_ns", "done_ns", "durations_ms")
+
+
+def test_a_killed_worker_makes_the_trial_fail(tmp_path: Path, host: WorkerHost) -> None:
+    killed: list[int] = []
 
     def kill_worker(done: int, total: int) -> None:
-        assert trial._workers is not None
-        trial._workers.child.kill_group()
+        if not killed:
+            [pid] = {p.pid for p in psutil.process_iter(["cmdline"]) if _is_worker(p, tmp_path)}
+            killed.append(pid)
+            psutil.Process(pid).kill()
 
-    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", host) as trial:
-        trial.wait_ready()
-        trial.measure(kill_worker)
-        trial.close()
-        row = trial.row()
+    row, _, _ = one_trial(
+        tmp_path / "trial",
+        host,
+        kill_worker,
+        fixed={"workers": 1, "origin_latency_ms": 400},
+        jobs=4,
+    )
     assert row.status == "failed"
-    assert row.problem is not None
-    assert "ended with code -9" in row.problem
-    assert row.log_end is not None
-    assert "workers.log:" in row.log_end
+    assert "ended with code -9" in (row.problem or "")
+    assert "workers.log:" in (row.log_end or "")
     assert row.throughput_per_s is None
     assert row.lost == 4
-    assert set(children()) <= before
 
 
-def test_a_backlog_that_is_not_done_in_time_makes_the_trial_fail(tmp_path: Path, host: WorkerHost):
-    experiment = Experiment(worker_counts=(1,), kinds=("simple",), bookmarks=3, origin_latency_ms=3_000)
-    with Trial(ONE_SIMPLE, experiment, SETTINGS, tmp_path / "trial", host, timeout_s=0.5) as trial:
-        trial.wait_ready()
-        trial.measure()
-        trial.close()
-    assert trial.row().status == "failed"
-    assert "not done after 0.5 s" in (trial.row().problem or "")
+def _is_worker(process: psutil.Process, folder: Path) -> bool:
+    """Whether it leads those whose output goes to the trial's log of workers."""
+    try:
+        output = Path(f"/proc/{process.pid}/fd/1").readlink()
+        return output == folder / "trial" / "workers.log" and os.getsid(process.pid) == process.pid
+    except OSError:
+        return False
 
 
-def test_what_is_recorded_is_what_the_trials_ran_with_and_no_place_on_this_machine(tmp_path: Path):
-    (tmp_path / "model").mkdir()
-    asked = Settings(
-        data_dir=tmp_path,
-        host_fetches=2,
-        lease_s=7.0,
-        embedding_model=str(tmp_path / "model"),
-        redis_url="redis://:very-secret@h/0",
-        api_tokens=tmp_path / "tokens",
+def test_a_limit_on_the_drain_is_an_answer_and_no_failure(tmp_path: Path, host: WorkerHost) -> None:
+    row, events, _ = one_trial(
+        tmp_path / "trial",
+        host,
+        fixed={"workers": 1, "origin_latency_ms": 3_000},
+        jobs=3,
+        warm_up=0,
+        drain_limit_s=0.5,
     )
-    recorded = recorded_settings(asked)
-    assert (recorded["FUZE_HOST_FETCHES"], recorded["FUZE_HOST_INTERVAL_S"]) == ("0", "0.0")
-    assert (recorded["FUZE_LEASE_S"], recorded["FUZE_EMBEDDING_MODEL"]) == ("7.0", "model")
-    assert not any(str(tmp_path) in value or "very-secret" in value for value in recorded.values())
-    assert recorded_settings(replace(asked, embedding_model="org/name"))["FUZE_EMBEDDING_MODEL"] == "org/name"
-
-
-def test_ctrl_c_keeps_what_was_measured_and_leaves_nothing_running(tmp_path: Path):
-    code = (
-        "from fuze_bench.lab.run import run_experiment\nfrom fuze_bench.lab.spec import Experiment\n"
-        "run_experiment(Experiment(worker_counts=(1,), kinds=('simple',), bookmarks=2, repeats=50,"
-        " origin_latency_ms=20))"
-    )
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUZE_", "REDIS_"))}
-    before = set(children())
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=kept
-        | {
-            "FUZE_EMBEDDING_MODEL": "off",
-            "FUZE_DATA_DIR": str(tmp_path),
-            "FUZE_FETCH_ALLOW": "my.intranet",
-            "FUZE_API_HOSTS": "my.intranet",
-            "FUZE_HOST_UNLIMITED": "my.intranet",
-            "REDIS_PASSWORD": "p@ss/word",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("trial 1/50"):
-                break
-        started = set(children()) - before
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-    assert process.returncode != 0
-    assert "stopped; what was measured so far is in" in rest
-    (folder,) = (tmp_path / "runs").iterdir()
-    run = load_run(folder)
-    assert run.trials["status"].iloc[0] == "ok"
-    assert run.planned_trials == 50
-    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    for secret in (b"my.intranet", b"p@ss/word", b"p%40ss%2Fword"):
-        assert secret not in written
-    _, alive = psutil.wait_procs(started, timeout=10)
-    assert not alive
+    assert (row.status, row.drained, row.lost) == ("ok", False, 3)
+    assert {event.status for event in events} <= {"pending", "processing"}

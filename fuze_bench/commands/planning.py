@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -93,9 +93,5 @@ def _recorded(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, int | None]:
     from fuze_bench.lab.results import load_run
 
     run = load_run(folder)
-    events: Any = run.events
-    if "queue" not in events.columns:
-        # A run of the first format knows one queue.
-        events = events.assign(queue="default")
     cores = run.machine.get("usable_cores")
-    return events, run.trials, cores if isinstance(cores, int) else None
+    return run.good_events(), run.trials, cores if isinstance(cores, int) else None

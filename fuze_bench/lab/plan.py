@@ -183,11 +183,8 @@ class _Planner:
         return math.ceil(slowest) + 1
 
     def _is_hopeless(self, workers: int, case: Case) -> bool:
-        """More workers would not help: the CPU is short, there is no memory for them, or an idle one is too slow."""
-        _, pickup_s = self._model.evidence.overhead_s(workers)
-        is_too_slow = any(wait < pickup_s for wait in self._wanted.wait_p95_s.values())
-        cpu_is_short = case.rate_per_s >= self._model.cpu_limit_per_s(case)
-        return bool(is_too_slow or cpu_is_short or self._memory(workers)[2])
+        """More workers would not help: the CPU is short, or there is no memory for them."""
+        return bool(case.rate_per_s >= self._model.cpu_limit_per_s(case) or self._memory(workers)[2])
 
     def option(self, workers: int, case: Case) -> Option:
         """One number of workers against everything that is wanted."""

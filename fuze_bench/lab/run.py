@@ -2,63 +2,184 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
+from fuze_bench.errors import LabError
+from fuze_bench.lab import checks
+from fuze_bench.lab.bookmark_load import uses_the_api
 from fuze_bench.lab.machine import describe_machine
-from fuze_bench.lab.results import OK, Run, RunWriter, TrialRow, load_run
+from fuze_bench.lab.progress import Reporter, duration, reporter
+from fuze_bench.lab.records import OK
+from fuze_bench.lab.results import KNOWN, Run, RunWriter, is_run_folder, load_run, new_folder
+from fuze_bench.lab.sender_ceiling import measure_ceiling
 from fuze_bench.lab.spec import Experiment, PlannedTrial
 from fuze_bench.lab.trial import Trial, settings_of_trials
 from fuze_bench.lab.worker_host import WorkerHost
+from fuze_bench.lab.workloads import Bookmarks
 from fuze_bench.pipeline.settings import Settings
 
-RUN_NAME = "worker-counts"
+#: Where a precision is asked for: the run ends after so many blocks, whatever it got to.
+_MOST_BLOCKS = 60
 #: Settings that say nothing about the run, and much about whose machine it was.
 _WHOSE_MACHINE_IT_WAS = frozenset(
     "FUZE_DATA_DIR FUZE_FETCH_ALLOW FUZE_API_TOKENS FUZE_API_HOSTS FUZE_HOST_UNLIMITED".split()
 )
 
 
-def run_experiment(experiment: Experiment, settings: Settings | None = None) -> Run:
-    """Measure everything that `experiment` plans, in a new folder below `<data_dir>/runs`.
+def run_experiment(
+    experiment: Experiment,
+    settings: Settings | None = None,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    budget_s: float | None = None,
+    precision: float | None = None,
+) -> Run:
+    """Measure what `experiment` plans, in the folder `out`, by default a new one below `<data_dir>/runs`.
 
-    `settings` are the environment's by default; Redis and database are always empty ones of the trial's own. A
-    trial that fails is recorded as such and the rest goes on. Ctrl-C is passed on after a word about where
-    the finished trials are.
+    `settings` are the environment's by default; Redis and database are always empty ones of the trial's own. `resume`:
+    the folder holds a run of the same experiment that was stopped; go on with it. `budget_s`: begin no block that
+    would end after so many seconds. `precision`: go on beyond the planned blocks until every ratio to the baseline is
+    known that well (0.05: to 5 %), as `stats.enough` decides. A trial that fails is recorded as such and the rest goes
+    on. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
     """
+    experiment.check_files()
     settings = Settings.from_mapping(os.environ) if settings is None else settings
-    writer = RunWriter(
-        settings.data_dir / "runs",
-        RUN_NAME,
-        experiment,
-        settings=recorded_settings(settings),
-        machine=describe_machine(),
-    )
-    plan = experiment.plan()
-    with _reporter(len(plan)) as reporter, WorkerHost(settings, writer.folder / "worker-host.log") as host:
+    writer = _writer(experiment, settings, out, resume)
+    blocks = _Blocks(experiment, writer, budget_s, precision)
+    total = experiment.blocks * experiment.trials_per_block
+    with (
+        reporter(total, done=len(writer.done), budget_s=budget_s) as shown,
+        ExitStack() as kept,
+    ):
         try:
             with _interrupts() as interrupts:
-                for planned in plan:
-                    _one(planned, experiment, settings, writer, reporter, host)
+                host: WorkerHost | None = None
+                ceiling_per_s = _sender_ceiling_per_s(experiment, writer.folder)
+                for planned in blocks:
+                    if host is None and experiment.fresh == "data":
+                        host = _host(experiment, settings, writer.folder, kept)
+                    _one(planned, experiment, settings, writer, shown, host, ceiling_per_s)
                     if interrupts:
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
-            reporter.say(f"stopped; what was measured so far is in {writer.folder}")
+            shown.say(f"stopped; what was measured so far is in {writer.folder}")
             raise
+        if budget_s is not None or precision is not None:
+            shown.say(blocks.why)
+    writer.end(blocks.why, checks.verdict_of(load_run(writer.folder)))
     return load_run(writer.folder)
+
+
+def _writer(experiment: Experiment, settings: Settings, out: Path | None, resume: bool) -> RunWriter:
+    if resume:
+        if out is None or not is_run_folder(out):
+            raise LabError(f"there is no run to go on with in {out}: name its folder")
+        run = load_run(out)
+        if run.experiment.to_mapping() != Experiment.from_mapping(experiment.to_mapping()).to_mapping():
+            raise LabError(f"{out} holds a run of another experiment: go on with the one it was begun with")
+        return RunWriter.going_on(run)
+    if out is None:
+        folder = new_folder(settings.data_dir / "runs", experiment.name.replace("_", "-"))
+    else:
+        if is_run_folder(out):
+            raise LabError(f"{out} holds a run already: choose another folder, or go on with --resume")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LabError(f"{out} cannot be made ({error.strerror}): choose another folder") from None
+        folder = out
+    recorded = recorded_settings(settings)
+    return RunWriter.new(folder, experiment, settings=recorded, machine=describe_machine())
+
+
+class _Blocks:
+    """The trials to make, block by block, until there is reason to end, which `why` then says."""
+
+    def __init__(
+        self, experiment: Experiment, writer: RunWriter, budget_s: float | None, precision: float | None
+    ) -> None:
+        self._experiment, self._writer = experiment, writer
+        self._budget_s, self._precision = budget_s, precision
+        self.why = ""
+
+    def __iter__(self) -> Iterator[PlannedTrial]:
+        begin_s = time.monotonic()
+        longest_s = 0.0
+        for block in itertools.count(1):
+            if why := self._reason_to_end(block, time.monotonic() - begin_s, longest_s):
+                self.why = why
+                return
+            block_begin_s = time.monotonic()
+            to_do = [p for p in self._experiment.block(block) if p.number not in self._writer.done]
+            yield from to_do
+            if to_do:
+                longest_s = max(longest_s, time.monotonic() - block_begin_s)
+
+    def _reason_to_end(self, block: int, spent_s: float, longest_s: float) -> str | None:
+        planned = self._experiment.blocks
+        if self._precision is None and block > planned:
+            return f"all {planned} block{'' if planned == 1 else 's'} done"
+        if self._precision is not None and block > 1:
+            if checks.precise_enough(load_run(self._writer.folder), self._precision):
+                return f"{KNOWN} {self._precision:.0%} after {block - 1} blocks"
+            if block > max(planned, _MOST_BLOCKS):
+                return (
+                    f"not known to {self._precision:.0%} after {block - 1} blocks: the machine is too noisy"
+                )
+        if self._budget_s is not None and spent_s + longest_s > self._budget_s:
+            return f"the time of {duration(self._budget_s)} is spent after {block - 1} blocks"
+        return None
+
+
+def _sender_ceiling_per_s(experiment: Experiment, folder: Path) -> float | None:
+    """What the sender can do on this machine, now; None where no trial needs it."""
+    if isinstance(experiment.workload, Bookmarks) and any(uses_the_api(c) for c in experiment.configurations):
+        return measure_ceiling(folder / "sender")
+    return None
+
+
+def _host(experiment: Experiment, settings: Settings, folder: Path, kept: ExitStack) -> WorkerHost | None:
+    if not isinstance(experiment.workload, Bookmarks):
+        return None
+    return kept.enter_context(WorkerHost(settings, folder / "worker-host.log"))
+
+
+def _one(
+    planned: PlannedTrial,
+    experiment: Experiment,
+    settings: Settings,
+    writer: RunWriter,
+    shown: Reporter,
+    host: WorkerHost | None,
+    ceiling_per_s: float | None,
+) -> None:
+    folder = writer.folder / "trials" / f"{planned.number:03}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in the middle of it
+    folder.mkdir(parents=True)
+    shown.begins(planned)
+    with ExitStack() as own:
+        if host is None:
+            host = _host(experiment, settings, folder, own)
+        with Trial(planned, experiment, settings, folder, host, sender_ceiling_per_s=ceiling_per_s) as trial:
+            trial.wait_ready()
+            trial.measure(shown.progressed)
+    row = trial.row()
+    writer.add(planned, row, trial.events, trial.series)
+    shown.ended(planned, row)
+    if row.status == OK:
+        # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
+        shutil.rmtree(folder)
 
 
 def recorded_settings(settings: Settings) -> dict[str, str]:
@@ -89,139 +210,3 @@ def _interrupts() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _one(
-    planned: PlannedTrial,
-    experiment: Experiment,
-    settings: Settings,
-    writer: RunWriter,
-    reporter: _Reporter,
-    host: WorkerHost,
-) -> None:
-    folder = writer.folder / "trials" / f"{planned.number:03}"
-    reporter.begins(planned)
-    with Trial(planned, experiment, settings, folder, host) as trial:
-        trial.wait_ready()
-        trial.measure(reporter.progressed)
-    writer.add(trial.row(), trial.events)
-    reporter.ended(planned, trial.row())
-    if trial.row().status == OK:
-        # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
-        shutil.rmtree(folder)
-
-
-class _Reporter(Protocol):
-    """Shows how far a run is; a context manager."""
-
-    def begins(self, planned: PlannedTrial) -> None: ...
-
-    def progressed(self, done: int, total: int) -> None:
-        """`done` of `total` bookmarks of the present trial are done."""
-
-    def ended(self, planned: PlannedTrial, row: TrialRow) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-    def __enter__(self) -> _Reporter: ...
-
-    def __exit__(self, *exc_info: object) -> None: ...
-
-
-class _TimeLeft:
-    """Time left, from how long trials have taken so far."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._start_s = time.monotonic()
-
-    def after(self, finished: int) -> str:
-        if finished == self._total:
-            return f"done in {_duration(time.monotonic() - self._start_s)}"
-        return f"about {_duration((time.monotonic() - self._start_s) / finished * (self._total - finished))} left"
-
-
-class _PlainReporter:
-    """One line a trial, for logs and notebooks."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._left = _TimeLeft(total)
-
-    def begins(self, planned: PlannedTrial) -> None:
-        if planned.number == 1:
-            self.say(f"{self._total} trials; the time left is known after the first")
-
-    def progressed(self, done: int, total: int) -> None:
-        pass
-
-    def ended(self, planned: PlannedTrial, row: TrialRow) -> None:
-        self.say(f"{_line(planned, row, self._total)} · {self._left.after(planned.number)}")
-
-    def say(self, line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    def __enter__(self) -> _PlainReporter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
-
-class _TerminalReporter:
-    """A bar over the whole run, moved by every bookmark, and a line for every trial above it."""
-
-    def __init__(self, total: int, console: Console) -> None:
-        self._total = total
-        self._left = _TimeLeft(total)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
-        self._task = self._bar.add_task("starting", total=total, left="")
-        self._finished = 0
-
-    def begins(self, planned: PlannedTrial) -> None:
-        self._bar.update(self._task, description=f"{planned.configuration.label}: starting")
-
-    def progressed(self, done: int, total: int) -> None:
-        description = f"{done} of {total} bookmarks"
-        self._bar.update(self._task, completed=self._finished + done / total, description=description)
-
-    def ended(self, planned: PlannedTrial, row: TrialRow) -> None:
-        self._finished = planned.number
-        self._bar.update(self._task, completed=planned.number, left=self._left.after(planned.number))
-        self.say(_line(planned, row, self._total))
-
-    def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False)
-
-    def __enter__(self) -> _TerminalReporter:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._bar.stop()
-
-
-def _reporter(total: int) -> _Reporter:
-    console = Console()
-    # rich takes a notebook for a terminal; there its bar would be one output a frame.
-    if console.is_terminal and not console.is_jupyter:
-        return _TerminalReporter(total, console)
-    return _PlainReporter(total)
-
-
-def _line(planned: PlannedTrial, row: TrialRow, total: int) -> str:
-    outcome = f"{row.throughput_per_s:.2f} bookmarks/s" if row.throughput_per_s else f"failed: {row.problem}"
-    return (
-        f"trial {planned.number}/{total} · block {planned.block} · {planned.configuration.label} · {outcome}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

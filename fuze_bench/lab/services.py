@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +17,16 @@ import redis
 from rq import Worker
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, one_line
-from fuze_bench.lab.spec import Configuration
+from fuze_bench.lab.factors import Configuration
+from fuze_bench.lab.stock_workers import POOL, StockWorkers
 from fuze_bench.lab.worker_host import WorkerHost
-from fuze_bench.pipeline.redis_server import connect
-from fuze_bench.pipeline.settings import Settings
-from fuze_bench.processes import Child
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+from fuze_bench.pipeline.settings import QUEUES, Settings
+from fuze_bench.processes import Child, free_port
 
 _ORIGIN_READY_S = 30.0
 _WORKERS_READY_S = 60.0
+_API_READY_S = 60.0
 _WORKERS_STOP_S = 30.0
 _ANSWER_TIMEOUT_S = 10.0
 
@@ -46,9 +49,12 @@ class RunningOrigin:
 
 
 @contextmanager
-def running_origin(folder: Path, *, latency_ms: float, pages: str | None = None) -> Iterator[RunningOrigin]:
+def running_origin(
+    folder: Path, *, latency_ms: float, failure_rate: float = 0.0, pages: str | None = None
+) -> Iterator[RunningOrigin]:
     """The origin as a process of its own, with its output in `folder`. Raises ServiceError if it does not start."""
     argv = [sys.executable, "-m", "fuze_bench.lab.origin", "--port", "0", "--latency-ms", f"{latency_ms:g}"]
+    argv += ["--failure-rate", f"{failure_rate:g}"]
     if pages is not None:
         argv += ["--pages", pages]
     with Child("the origin", argv, folder / "origin.log", environment=_own_environment()) as child:
@@ -65,19 +71,107 @@ def _ready_url(child: Child) -> str | None:
     return None
 
 
+@contextmanager
+def running_api(settings: Settings, folder: Path, *, inline: bool = False) -> Iterator[tuple[str, Child]]:
+    """The API as a process of its own: its URL and the process. `inline`: the one that processes within the request.
+
+    Raises ServiceError if it does not start.
+    """
+    port = free_port()
+    module = ["fuze_bench.lab.inline_api"] if inline else ["fuze_bench.cli", "api"]
+    argv = [sys.executable, "-m", *module, "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    environment = settings.environment(os.environ)
+    with Child("the API", argv, folder / "api.log", environment=environment) as child:
+        child.wait_ready(lambda: _answers(f"{url}/healthz"), _API_READY_S)
+        yield url, child
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+class RedisOutage:
+    """Stops a Redis at a moment and starts it again, when `tick` is called about then.
+
+    Not in a thread: the server would end with it (see `Child`).
+    """
+
+    def __init__(self, server: PrivateRedis, begin_ns: int, length_s: float) -> None:
+        self._server, self._begin_ns = server, begin_ns
+        self._end_ns = begin_ns + round(length_s * 1e9)
+        self._stamps: list[tuple[str, int]] = []
+
+    @property
+    def is_over(self) -> bool:
+        return len(self._stamps) == 2
+
+    def tick(self) -> None:
+        """Do what is due. Raises ServiceError if the server does not come up again."""
+        now_ns = time.monotonic_ns()
+        if not self._stamps and now_ns >= self._begin_ns:
+            self._server.stop()
+            self._stamps.append(("Redis stopped", now_ns))
+        elif len(self._stamps) == 1 and now_ns >= self._end_ns:
+            self._server.start()
+            self._stamps.append(("Redis started", time.monotonic_ns()))
+
+    def text(self, start_ns: int) -> str:
+        """What was done, and when (seconds from `start_ns`), as JSON."""
+        return json.dumps([{"what": what, "t_s": (at_ns - start_ns) / 1e9} for what, at_ns in self._stamps])
+
+
+def workers_of(
+    configuration: Configuration, label: str, settings: Settings, folder: Path, host: WorkerHost | None
+) -> Workers | StockWorkers:
+    """The workers of a configuration: ours, forked by a host that holds the model, or RQ's own pool without one."""
+    assert settings.redis_url is not None
+    if configuration.kind == POOL:
+        environment = settings.environment(os.environ)
+        return StockWorkers(
+            POOL,
+            configuration.workers,
+            QUEUES,
+            settings.redis_url,
+            folder,
+            strategy=configuration.strategy,
+            environment=environment,
+        )
+    assert host is not None
+    return Workers(host, settings, configuration, label, folder)
+
+
 class Workers:
     """The workers of one configuration, forked by a host that holds the model. A context manager."""
 
     def __init__(
-        self, host: WorkerHost, settings: Settings, configuration: Configuration, folder: Path
+        self, host: WorkerHost, settings: Settings, configuration: Configuration, label: str, folder: Path
     ) -> None:
         assert settings.redis_url is not None
         self._count = configuration.workers
         self._names: frozenset[str] = frozenset()
         self._redis = connect(settings.redis_url, connect_timeout_s=2, timeout_s=5)
         self.child = host.start(
-            configuration.label, settings, configuration.kind, configuration.workers, folder / "workers.log"
+            label,
+            settings,
+            configuration.kind,
+            configuration.workers,
+            folder / "workers.log",
+            strategy=configuration.strategy,
         )
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that were started; theirs follow from them."""
+        return [self.child.pid]
+
+    def exit_codes(self) -> list[int | None]:
+        """Of the processes that were started; None for one that runs."""
+        return [self.child.returncode()]
 
     def wait_ready(self) -> None:
         """Wait until all have registered in RQ, which is when they begin to work.

@@ -177,6 +177,11 @@ class PrivateRedis:
             raise ServiceError("the private Redis is stopped: start it first")
         return self._child.pid
 
+    def pids(self) -> list[int]:
+        """The server's process while it runs; safe to ask from any thread."""
+        child = self._child
+        return [] if child is None else [child.pid]
+
     def start(self) -> None:
         """Start (again); what the append-only file holds is there. Raises ServiceError if it does not come up."""
         self.socket_path.unlink(missing_ok=True)

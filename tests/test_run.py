@@ -1,0 +1,154 @@
+"""A run: stopped and gone on with, ended when it knows enough or the time is spent, recorded without secrets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fuze_bench.errors import LabError
+from fuze_bench.lab.results import load_run
+from fuze_bench.lab.run import recorded_settings, run_experiment
+from fuze_bench.lab.spec import Experiment
+from fuze_bench.pipeline.settings import Settings
+
+SLEEPS = """
+workload: {kind: synthetic, mean_ms: 5}
+factors: {workers: [1]}
+jobs: 4
+blocks: 25
+"""
+
+
+def own_environment(tmp_path: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUZE_", "REDIS_"))}
+    return kept | {
+        "FUZE_EMBEDDING_MODEL": "off",
+        "FUZE_DATA_DIR": str(tmp_path),
+        "FUZE_FETCH_ALLOW": "my.intranet",
+        "FUZE_API_HOSTS": "my.intranet",
+        "FUZE_HOST_UNLIMITED": "my.intranet",
+        "REDIS_PASSWORD": "p@ss/word",
+    }
+
+
+def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SLEEPS)
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "fuze_bench.cli", "run", str(tmp_path / "small.yaml"), "--out", str(out)]
+    before = set(psutil.Process().children(recursive=True))
+    with subprocess.Popen(
+        argv, env=own_environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("trial 2/50"):
+                break
+        started = set(psutil.Process().children(recursive=True)) - before
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode not in (0, None)
+    assert "stopped; what was measured so far is in" in rest
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
+    stopped = load_run(out)
+    assert stopped.ended is None
+    assert set(stopped.trials["status"]) == {"ok"}
+    assert stopped.planned_trials == 50
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    for secret in (b"my.intranet", b"p@ss/word", b"p%40ss%2Fword"):
+        assert secret not in written
+
+    small = Experiment.from_yaml(tmp_path / "small.yaml")
+    with pytest.raises(LabError, match="holds a run already"):
+        run_experiment(small, Settings(), out=out)
+    with pytest.raises(LabError, match="of another experiment"):
+        run_experiment(replace(small, jobs=5), Settings(), out=out, resume=True)
+    with pytest.raises(LabError, match="no run to go on with"):
+        run_experiment(small, Settings(), out=tmp_path / "nothing", resume=True)
+
+    # With no time left it stops at once, with all that was there.
+    gone_on = run_experiment(small, Settings(), out=out, resume=True, budget_s=1e-9)
+    assert list(gone_on.trials["trial"]) == list(stopped.trials["trial"])
+    assert list(gone_on.events["done_ns"]) == list(stopped.events["done_ns"])
+    assert "is spent" in (gone_on.ended or "")
+
+
+def test_it_goes_on_with_the_trials_that_lack(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SLEEPS)
+    two = replace(Experiment.from_yaml(tmp_path / "small.yaml"), blocks=2)
+    first = run_experiment(two, Settings(data_dir=tmp_path), budget_s=600, out=tmp_path / "out")
+    table = first.trials
+    assert list(table["trial"]) == [1, 2, 3, 4]
+    assert first.ended == "all 2 blocks done"
+    assert (tmp_path / "out" / "verdict.json").is_file()
+    assert not list((tmp_path / "out" / "trials").iterdir()), "good trials leave no files behind"
+
+
+def test_it_ends_when_every_ratio_is_known_well_enough(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SLEEPS)
+    small = replace(Experiment.from_yaml(tmp_path / "small.yaml"), blocks=6)
+    run = run_experiment(small, Settings(data_dir=tmp_path), precision=0.9)
+    assert run.ended == "known to 90% after 8 blocks", "six blocks, and narrow three times in a row"
+    assert run.ended_early
+
+
+def test_what_is_recorded_is_what_the_trials_ran_with_and_no_place_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    asked = Settings(
+        data_dir=tmp_path,
+        host_fetches=2,
+        lease_s=7.0,
+        embedding_model=str(tmp_path / "model"),
+        redis_url="redis://:very-secret@h/0",
+        api_tokens=tmp_path / "tokens",
+    )
+    recorded = recorded_settings(asked)
+    assert (recorded["FUZE_HOST_FETCHES"], recorded["FUZE_HOST_INTERVAL_S"]) == ("0", "0.0")
+    assert (recorded["FUZE_LEASE_S"], recorded["FUZE_EMBEDDING_MODEL"]) == ("7.0", "model")
+    assert not any(str(tmp_path) in value or "very-secret" in value for value in recorded.values())
+    assert recorded_settings(replace(asked, embedding_model="org/name"))["FUZE_EMBEDDING_MODEL"] == "org/name"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget", "8"], "write it as 90s, 8m or 1h"),
+        (["--budget", "0m"], "write it as 90s, 8m or 1h"),
+        (["--precision", "5"], "write it as 5%"),
+        (["--resume"], "no run to go on with"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_measures_nothing(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "small.yaml").write_text(SLEEPS)
+    done = subprocess.run(
+        [sys.executable, "-m", "fuze_bench.cli", "run", "small.yaml", *arguments],
+        cwd=tmp_path,
+        env=own_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (1 if arguments == ["--resume"] else 2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_lists_the_trials_and_measures_nothing(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SLEEPS)
+    argv = [sys.executable, "-m", "fuze_bench.cli", "run", "small.yaml", "--dry-run"]
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=own_environment(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 51
+    assert done.stdout.splitlines()[-1].startswith("50 trials, about ")
+    assert not (tmp_path / "runs").exists()
