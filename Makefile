@@ -21,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-report: $(READY) ## run the notebooks and write reports/index.html
-	$(BIN)/fuze-bench report
+# FULL=1 measures longer; RATE=2 and WAIT_P95=30s are what the decision is made for. The shell reads them, make does not.
+report: $(READY) ## run the notebooks and write reports/index.html (FULL=1, RATE=2, WAIT_P95=30s)
+	$(BIN)/fuze-bench report $${FULL:+--full} $${RATE:+--rate "$$RATE"} $${WAIT_P95:+--wait-p95 "$$WAIT_P95"}
 
 test: $(READY) lint ## lint, then run every test
 	$(BIN)/python -m pytest -n 3 --dist loadgroup

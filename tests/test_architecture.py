@@ -18,15 +18,11 @@ GROUND = {"fuze_bench", "fuze_bench.errors", "fuze_bench.logs", "fuze_bench.timi
 FACES = ("fuze_bench.cli", "fuze_bench.commands", "fuze_bench.dashboard", "fuze_bench.up")
 #: What reads run folders only, so that every report can be made again later, elsewhere.
 FOLDER_READERS = (
-    "checks stats queueing queueing_formulas queue_growth scalability worker_overhead block_resampling"
-    " plan plan_evidence plan_model plan_text plan_wanted plots report results"
+    "answers checks comparison growth verdicts trial_verdicts stats summaries plots report results records"
+    " queueing queueing_formulas queue_growth scalability worker_overhead block_resampling"
+    " plan plan_evidence plan_model plan_text plan_wanted"
+    " decision decision_text findings index_page pages report_summary"
 ).split()
-FOLDER_READERS = {"checks", "stats", "queueing", "plots", "report", "results", "summaries"} | {
-    "comparison",
-    "growth",
-    "trial_verdicts",
-    "verdicts",
-}
 MEASURERS = ("fuze_bench.lab.services", "fuze_bench.lab.trial", "fuze_bench.lab.run", "fuze_bench.pipeline")
 
 

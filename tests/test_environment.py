@@ -107,11 +107,11 @@ def test_a_notebook_needs_no_home(home: str | None, user: str, checkout: Path, t
     settings = Settings(data_dir=tmp_path / "data", embedding_model="off")
     out = settings.data_dir / "reports"
     code = (
-        "from fuze_bench.lab import report_command\nfrom fuze_bench.cli import main\n"
-        "report_command.QUICK_PARAMETERS |= {'worker_counts': [1], 'kinds': ['simple'], 'bookmarks': 2}\n"
-        f"sys.exit(main(['report', '--quick', '--notebook', 'worker_counts', '--out', {str(out)!r}]))"
+        "from fuze_bench.lab import report_levels\nfrom fuze_bench.cli import main\n"
+        "report_levels.TINY |= {'worker_counts': [1], 'kinds': ['simple'], 'jobs': 2}\n"
+        f"sys.exit(main(['report', '--tiny', '--notebook', 'worker_counts', '--out', {str(out)!r}]))"
     )
     done = run_homeless(code, home, user, checkout, tmp_path, settings)
-    assert "trial 1/1" in done.stdout
+    assert "trial 2/2" in done.stdout
     assert (out / "index.html").is_file()
     assert not files(tmp_path / "temporary"), "the temporary home is left behind"

@@ -299,7 +299,7 @@ def test_the_same_jobs_through_ciw_with_priorities(servers: int) -> None:
 def test_the_recorded_waits_of_real_workers() -> None:
     """The recorded run's arrivals and service times give its waits to within 5 % and the workers' overhead."""
     run = load_run(EXAMPLE_RUN)
-    events = run.good_events()
+    events = run.good_events().merge(run.trials[["trial", "workers"]], on="trial")
     assert len(events) >= 300
     for (_, workers), jobs in events.groupby(["trial", "workers"]):
         begin = jobs["queued_ns"].min()

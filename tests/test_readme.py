@@ -100,7 +100,9 @@ def test_every_command_is_run_by_a_test_here() -> None:
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
         ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
         ".venv/bin/fuze-bench doctor", ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
-        ".venv/bin/fuze-bench plan",
+        ".venv/bin/fuze-bench plan", ".venv/bin/fuze-bench run data/experiments/worker",
+        ".venv/bin/fuze-bench run data/experiments/your_jobs.yaml --out my-run --budget",
+        ".venv/bin/fuze-bench run data/experiments/your_jobs.yaml --out my-run --resume",
         ".venv/bin/python -c", "FUZE_API_TOKENS=",
     )  # fmt: skip
     for command in COMMANDS:
@@ -286,6 +288,25 @@ def test_measuring_something(data_dir: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2_000:]
     [folder] = (data_dir / "runs").iterdir()
     assert (folder / "events.parquet").is_file()
+
+
+def test_measuring_somebodys_own_jobs(data_dir: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir)}
+    run = Running(0, environment)
+    dry, first, again = (c for c in COMMANDS if c.startswith(".venv/bin/fuze-bench run "))
+    planned = run.run(dry, ROOT)
+    assert planned.returncode == 0, planned.stderr
+    assert "trials, about" in planned.stdout
+    begun = run.run(first.replace("my-run", str(tmp_path / "my-run")).replace("30s", "4s"), ROOT)
+    assert begun.returncode == 0, begun.stderr
+    gone_on = run.run(again.replace("my-run", str(tmp_path / "my-run")).replace("30s", "4s"), ROOT)
+    assert gone_on.returncode == 0, gone_on.stderr
+    trials = [
+        int(line.split()[1].split("/")[0])
+        for line in (begun.stdout + gone_on.stdout).splitlines()
+        if line.startswith("trial ")
+    ]
+    assert trials == list(range(1, len(trials) + 1)), "it did not go on where it had stopped"
 
 
 def test_planning(data_dir: Path) -> None:

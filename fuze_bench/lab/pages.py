@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from fuze_bench.lab import tables
-from fuze_bench.lab.checks import Conclusion
+from fuze_bench.lab.findings import Finding
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _HEADING_LINKS = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
-#: The pages carry no script; what a notebook brings along must not, either.
+#: A notebook's page runs no script; what a notebook brings along has no place in it.
 _SCRIPTS_AND_STYLES = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -32,48 +32,32 @@ class Block:
     alt: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """What the index says of one notebook; links are relative to the index."""
-
-    name: str
-    title: str
-    page: str
-    notebook_file: str
-    failure: str | None = None
-    answer: Conclusion | None = None
-    plot: str = ""
-    plot_description: str = ""
-    table: str = ""
-    facts: str = ""
-    versions: str = ""
-    data_files: list[tuple[str, str]] = field(default_factory=list)
-
-
-def notebook_page(node: Any, *, notebook_file: str, failure: str | None) -> str:
-    """An executed notebook without its code cells; `failure` says why it stopped, if it did."""
-    blocks = [block for cell in node.cells for block in _blocks(cell)]
-    return _render(
-        "notebook.html.j2", title=title_of(node), notebook_file=notebook_file, failure=failure, blocks=blocks
+def notebook_page(finding: Finding) -> str:
+    """An executed notebook without its code cells; a failure says why it stopped."""
+    blocks = [block for cell in finding.node.cells for block in _blocks(cell)]
+    return render(
+        "notebook.html.j2",
+        title=finding.title,
+        notebook_file=f"{finding.name}.ipynb",
+        failure=finding.failure,
+        blocks=blocks,
+        policy=policy(),
     )
 
 
-def index_page(sections: list[Section], *, title: str, written_at: str) -> str:
-    """The report's first page: for each notebook the answer first, then how it was come by."""
-    return _render("index.html.j2", title=title, sections=sections, written_at=written_at)
+def policy(script: str = "") -> str:
+    """A Content-Security-Policy that lets a page load nothing, and run `script` alone."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = f"'sha256-{digest}'" if script else "'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {scripts};"
+        " base-uri 'none'; form-action 'none'"
+    )
 
 
-def title_of(node: Any) -> str:
-    """The notebook's first heading."""
-    for cell in node.cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("# "):
-            return str(cell.source.splitlines()[0].removeprefix("# "))
-    return "Notebook"
-
-
-def figures_table(table: pd.DataFrame) -> str:
-    """A table of figures that scrolls inside its own box."""
-    return _boxed(tables.show(table).to_html())
+def template_text(name: str) -> str:
+    """A file of this folder as it is."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
@@ -92,7 +76,8 @@ def _boxed(html: str) -> str:
     return plain.replace("<table", boxed).replace("</table>", "</table></div>")
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
+    """A template of this folder with its values."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         undefined=StrictUndefined,

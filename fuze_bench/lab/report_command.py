@@ -1,7 +1,8 @@
-"""The command line of the report: `fuze-bench report`."""
+"""The command line of the report: `fuze-bench report` and `fuze-bench summary`."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -14,9 +15,6 @@ import click
 from fuze_bench.errors import LabError, nearest
 
 NOTEBOOKS_DIRECTORY = Path(__file__).resolve().parents[2] / "notebooks"
-
-#: Few and short trials, to see that everything works; far too little to conclude from.
-QUICK_PARAMETERS = {"worker_counts": [1, 2], "kinds": ["fork", "simple"], "bookmarks": 8, "repeats": 1}
 
 
 @click.command()
@@ -33,13 +31,29 @@ QUICK_PARAMETERS = {"worker_counts": [1, 2], "kinds": ["fork", "simple"], "bookm
     multiple=True,
     help="A notebook to run, by its name or path; repeatable.  [default: all]",
 )
-@click.option("--quick", is_flag=True, help="Few and short trials, to see that everything works.")
-def report(out: Path, names: tuple[str, ...], quick: bool) -> None:
-    """Run the notebooks and write reports/index.html.
+@click.option(
+    "--rate", type=float, help="Decide for so many jobs a second.  [default: 70 % of the most measured]"
+)
+@click.option("--wait-p95", help="95 % must be taken up within this time: 30s.  [default: 5s]")
+@click.option("--full", is_flag=True, help="More blocks and far more time: for a claim, not a first look.")
+@click.option("--tiny", is_flag=True, help="Few and short trials, to see that everything works.")
+def report(
+    out: Path, names: tuple[str, ...], rate: float | None, wait_p95: str | None, full: bool, tiny: bool
+) -> None:
+    """Run the notebooks and write reports/index.html, which begins with the decision, and reports/summary.json.
 
-    Measures for some minutes, best on a machine that does nothing else. Exits with 1 if a notebook fails; its page then
-    says why, and holds what it had done.
+    Takes at most 8 minutes on a machine of two cores that does nothing else. Exits with 1 if a notebook fails; its page
+    then says why, and holds what it had done.
     """
+    from fuze_bench.lab.plan_wanted import parse_duration_s
+
+    if full and tiny:
+        raise LabError("--full and --tiny are both given: choose one")
+    if rate is not None and not 0 < rate < math.inf:
+        raise LabError(f"rate={rate:g}: give jobs a second above 0")
+    wait_p95_s = None if wait_p95 is None else parse_duration_s(wait_p95)
+    if wait_p95_s == 0:
+        raise LabError(f"wait-p95={wait_p95}: give a time above 0")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     notebooks = [find_notebook(name) for name in names] or list(known_notebooks().values())
@@ -47,10 +61,25 @@ def report(out: Path, names: tuple[str, ...], quick: bool) -> None:
         # Only now: a wrong option is refused before papermill and pandas are imported.
         from fuze_bench.lab.report import build_report
 
-        executed = build_report(notebooks, out, parameters=QUICK_PARAMETERS if quick else None, say=_say)
-    failed = [each for each in executed if each.failure is not None]
-    if failed:
-        raise LabError(f"{', '.join(each.name for each in failed)} failed: see {out / 'index.html'}")
+        found = build_report(
+            notebooks,
+            out,
+            level="full" if full else "tiny" if tiny else "quick",
+            rate_per_s=rate,
+            wait_p95_s=wait_p95_s,
+            say=_say,
+        )
+    if found.failed:
+        raise LabError(f"{', '.join(each.name for each in found.failed)} failed: see {out / 'index.html'}")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("reports/summary.json"))
+def summary(path: Path) -> None:
+    """Print the decision and how the notebooks ended, as Markdown, from a report's summary.json."""
+    from fuze_bench.lab import report_summary
+
+    click.echo(report_summary.markdown(report_summary.load(path)), nl=False)
 
 
 @contextmanager
