@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rq import Queue
 
-from fuze_bench.errors import ServiceError
+from fuze_bench.errors import ServiceError, SettingsError
 from fuze_bench.pipeline.bulk import in_groups, refusal, save_group
 from fuze_bench.pipeline.control import living_workers
 from fuze_bench.pipeline.imports import ImportItem
@@ -109,7 +109,10 @@ def running_system(
     python = sys.executable
     with ExitStack() as stack:
         settings = stack.enter_context(redis_for(settings))
-        origin_port = free_port(_HOST, origin_port or 0)
+        try:
+            origin_port = free_port(_HOST, origin_port or 0)
+        except SettingsError as error:
+            raise SettingsError(f"the site to fetch from: {error} with --origin-port") from None
         # The site is there to be asked, and as often as anybody likes.
         own = (f"{_HOST}:{origin_port}",)
         settings = replace(
@@ -150,7 +153,12 @@ def run(system: System, workers: int) -> None:
     else:
         console.print(f"Redis         {masked_url(url)}", soft_wrap=True)
     sign_in = " -H 'Authorization: Bearer …'" if system.settings.api_tokens else ""
-    console.print(f"some pages    {system.origin_url}/page/0 … to save")
+    console.print(f"some pages    {system.origin_url}/page/0 … to save", soft_wrap=True)
+    site = system.origin_url.removeprefix("http://")
+    console.print(
+        f"              (a worker or save beside this needs FUZE_FETCH_ALLOW={site} to fetch them)",
+        soft_wrap=True,
+    )
     console.print(f"try           curl -s {system.api_url}/api/bookmarks/quick-save -H 'Content-Type: application/json'{sign_in}"
                   f""" -d '{{"url": "{system.origin_url}/page/0"}}'""", soft_wrap=True)  # fmt: skip
     console.print("Ctrl-C stops everything")

@@ -208,3 +208,10 @@ def test_help_is_everywhere(data_dir: Path) -> None:
         done = fuze_bench(data_dir, command, "--help")
         assert done.returncode == 0
         assert done.stdout.startswith(f"Usage: fuze-bench {command}")
+
+
+def test_recover_says_that_it_can_do_nothing_without_redis(data_dir: Path) -> None:
+    done = fuze_bench(data_dir, "recover", REDIS_URL="redis://127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert "Redis cannot be used" in done.stderr
+    assert not done.stdout

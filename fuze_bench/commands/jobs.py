@@ -96,8 +96,13 @@ def recover() -> None:
     from fuze_bench.pipeline.task_queue import TaskQueue
 
     settings = require_running_redis(settings_of_short_command())
+    queue = TaskQueue(settings)
+    if problem := queue.problem():
+        raise QueueUnavailableError(
+            f"Redis cannot be used ({problem}): nothing can go back on a queue before it is"
+        )
     with Store(settings) as store:
-        click.echo(Recovery(settings, store, TaskQueue(settings)).everything())
+        click.echo(Recovery(settings, store, queue).everything())
 
 
 _RETRY_GROUP = 200
