@@ -21,6 +21,7 @@ FOLDER_READERS = (
     "answers checks comparison growth verdicts trial_verdicts stats summaries plots report results records"
     " queueing queueing_formulas queue_growth scalability worker_overhead block_resampling"
     " plan plan_evidence plan_model plan_text plan_wanted"
+    " priorities priority_answer fallback_timeline prediction quick_save"
     " decision decision_text findings index_page pages report_summary"
 ).split()
 MEASURERS = ("fuze_bench.lab.services", "fuze_bench.lab.trial", "fuze_bench.lab.run", "fuze_bench.pipeline")

@@ -182,6 +182,8 @@ class BookmarkLoad:
     def record(self, row: TrialRow) -> tuple[TrialRow, list[EventRow]]:
         assert self._origin is not None
         self._settle_sender()
+        # Before the rows: what is still worked on may be fetched in between, and is then counted as an attempt.
+        hits = self._origin.hits()
         rows = self._service.store.rows(*_COLUMNS, *_STAMPS)[self._warmed_up :]
         by_url = {stored["url"]: stored for stored in rows}
         samples = {sample.job: sample for sample in self._samples}
@@ -190,7 +192,6 @@ class BookmarkLoad:
             stored = by_url.get(f"{self._origin.url}/page/{number - 1}")
             sample = samples.get(number)
             events.append(self._event(number, time_s, stored, sample))
-        hits = self._origin.hits()
         counted = replace(
             row,
             window_s=self._arrivals.window_s,

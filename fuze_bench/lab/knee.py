@@ -107,11 +107,13 @@ def find_knee(
     floor_per_s: float | None = None,
     within: float = 0.05,
     most_trials: int = 20,
+    is_time_left: Callable[[], bool] = lambda: True,
 ) -> Knee:
     """Search from `start_per_s` for the highest rate that holds, between `floor_per_s` and `cap_per_s`.
 
     The interval's ends lie at most `within` apart, relative to the lower. `floor_per_s` is a 64th of the start where
-    not given. Ends after `most_trials` with what is known by then. A trial that does not count is made once more;
+    not given. Ends after `most_trials`, or before the first trial for which `is_time_left` says no, with what is known
+    by then. A trial that does not count is made once more;
     if that does not count either, the search stays below its rate and says so. Raises LabError for impossible
     bounds; what `holds` raises passes through.
 
@@ -130,23 +132,26 @@ def find_knee(
         )
     if most_trials < 1:
         raise LabError(f"most_trials={most_trials}: a search needs at least one")
-    search = _Search(holds, floor_per_s, cap_per_s, most_trials)
+    search = _Search(holds, floor_per_s, cap_per_s, most_trials, is_time_left)
     try:
         confirmed = search.run(start_per_s, within)
-    except _SpentError:
-        return search.knee(False, [f"stopped after the {most_trials} trials allowed"])
+    except _SpentError as spent:
+        return search.knee(False, [str(spent)])
     return search.knee(confirmed, [])
 
 
 class _SpentError(Exception):
-    """All trials allowed are made."""
+    """All trials allowed are made, or the time for them is spent."""
 
 
 class _Search:
     """The bracket as it narrows: `low` was held, `high` was not; None where no such rate is known."""
 
-    def __init__(self, holds: Holds, floor: float, cap: float, most: int) -> None:
+    def __init__(
+        self, holds: Holds, floor: float, cap: float, most: int, is_time_left: Callable[[], bool]
+    ) -> None:
         self._holds, self._floor, self._cap, self._most = holds, floor, cap, most
+        self._is_time_left = is_time_left
         self._attempts: list[Attempt] = []
         self._uncounted: set[float] = set()
         self._low: float | None = None
@@ -201,7 +206,9 @@ class _Search:
         """Whether a rate was held; what could not be measured twice was not held, and `knee` says so."""
         for _ in range(2):
             if len(self._attempts) >= self._most:
-                raise _SpentError
+                raise _SpentError(f"stopped after the {self._most} trials allowed")
+            if not self._is_time_left():
+                raise _SpentError(f"stopped after {len(self._attempts)} trials, as the time was spent")
             found = self._holds(rate)
             attempt = found if isinstance(found, Attempt) else Attempt(rate, found)
             self._attempts.append(replace(attempt, rate_per_s=rate))

@@ -128,16 +128,20 @@ class RunWriter:
     ) -> RunWriter:
         """A new run in an empty `folder` (see `new_folder`)."""
         writer = cls(folder)
+        _write_json(folder / _MACHINE, machine)
+        writer.describe(experiment, settings)
+        writer._write_tables()
+        return writer
+
+    def describe(self, experiment: Experiment, settings: Mapping[str, str]) -> None:
+        """Record what is run; again, where a run only finds out on its way which configurations it needs."""
         recorded = experiment.to_mapping()
         for configuration in recorded["configurations"]:
             if configuration["pages"] is not None:
                 # Where that folder was is nobody else's business.
                 configuration["pages"] = Path(configuration["pages"]).name
         spec = {"format_version": FORMAT_VERSION, "experiment": recorded, "settings": dict(settings)}
-        _write_json(folder / _SPEC, spec)
-        _write_json(folder / _MACHINE, machine)
-        writer._write_tables()
-        return writer
+        _write_json(self.folder / _SPEC, spec)
 
     @classmethod
     def going_on(cls, run: Run) -> RunWriter:
