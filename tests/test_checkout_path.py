@@ -16,14 +16,14 @@ from pip._vendor.distlib.scripts import ScriptMaker, enquote_executable
 ROOT = Path(__file__).parent.parent
 #: Some that start processes, and what they need.
 TESTS = ("conftest.py", "postgresql.py", "api_server.py", "test_settings.py", "test_api_queues.py")
-FEW = "worker_counts = [1]\nkinds = ['simple']\nbookmarks = 2\nrepeats = 1\norigin_latency_ms = 20\n"
+FEW = "worker_counts = [1]\nkinds = ['simple']\njobs = 2\nblocks = 1\norigin_latencies_ms = [20]\npool_jobs = 0\n"
 
 pytestmark = pytest.mark.xdist_group("report")
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with few tests, a notebook that measures little, and an environment as `make` leaves it, but for the copies
+    """A copy with few tests, one notebook that measures little, and an environment as `make` leaves it, but for the copies
     of packages: it uses the ones of this environment.
     """
     copy = tmp_path_factory.mktemp("path") / "büro kopie" / "fuze bench"
@@ -33,6 +33,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in TESTS:
         shutil.copy(ROOT / "tests" / name, copy / "tests" / name)
     path = copy / "notebooks" / "worker_counts.ipynb"
+    for other in set(path.parent.glob("*.ipynb")) - {path}:
+        other.unlink()
     notebook = nbformat.read(path, as_version=4)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source += f"\n{FEW}"
@@ -65,7 +67,7 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_make_report(checkout: Path) -> None:
     done = make(checkout, "report")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "trial 1/1" in done.stdout
+    assert "trial 2/2" in done.stdout
     assert (checkout / "reports" / "index.html").is_file()
     [run] = (checkout / ".fuze" / "runs").iterdir()
     assert (run / "spec.json").is_file()

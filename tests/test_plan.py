@@ -56,7 +56,7 @@ def test_the_prediction_is_then_measured(priorities: Tables) -> None:
         assert wait.p95_s.low is not None
         seen = float(np.quantile(own["started_s"] - own["queued_s"], 0.95))
         assert 0.95 * wait.p95_s.low <= seen <= 1.05 * wait.p95_s.upper
-        assert wait.p95_s.upper < 2 * wait.p95_s.low
+        assert wait.p95_s.upper < 3 * wait.p95_s.low
     assert found.queues == ("high", "default", "low")
     waits = [wait.p95_s.value for wait in found.chosen.waits if wait.p95_s]
     assert waits == sorted(waits)

@@ -32,7 +32,12 @@ def steps(workflow: dict[str, Any], job: str) -> list[dict[str, Any]]:
 
 
 def test_it_is_a_workflow() -> None:
-    check = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
+    check = [
+        str(Path(sys.executable).with_name("check-jsonschema")),
+        "--builtin-schema",
+        "vendor.github-workflows",
+        str(WORKFLOW),
+    ]
     done = subprocess.run(check, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
