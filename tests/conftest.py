@@ -157,6 +157,23 @@ def store(any_database: Settings, clock: FakeClock) -> Iterator[Store]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A Redis and a SQLite file for all tests of a module that load the API."""
+    folder = tmp_path_factory.mktemp("shared")
+    with PrivateRedis(folder / "redis") as server:
+        yield Settings(data_dir=folder, redis_url=server.url, embedding_model="off")
+
+
+@pytest.fixture(scope="module")
+def shared_api(shared_settings: Settings) -> Iterator[str]:
+    """The API over them, in a thread; its base URL."""
+    from api_server import running_api
+
+    with running_api(shared_settings) as base_url:
+        yield base_url
+
+
 @pytest.fixture
 def api(settings: Settings) -> Iterator[Client]:
     """An API of the test's own, in a thread."""

@@ -32,6 +32,19 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"FUZE_EMBEDDING_MODEL": "off", "FUZE_DATA_DIR": str(folder / "data")}
 
 
+def papermill(folder: Path, notebook: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The notebook, executed into `folder`/out.ipynb; its runs go to `folder`/data."""
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", str(notebook), str(folder / "out.ipynb"), *arguments],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
 def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "fuze_bench.cli", "report", "--out", str(folder / "reports"), *arguments]
 

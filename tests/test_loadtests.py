@@ -11,7 +11,6 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,25 +26,11 @@ from fuze_bench.lab.locust_driver import run_locust, start_locust
 from fuze_bench.lab.origin import Origin
 from fuze_bench.lab.request_log import Sample, read_request_log, request_table, tally
 from fuze_bench.lab.sender import Plan, start_sender
-from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.processes import Child, free_port
 
 ROOT = Path(__file__).parent.parent
 NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    folder = tmp_path_factory.mktemp("loadtests")
-    with PrivateRedis(folder / "redis") as server:
-        yield Settings(data_dir=folder, redis_url=server.url, embedding_model="off")
-
-
-@pytest.fixture(scope="module")
-def shared_api(shared_settings: Settings) -> Iterator[str]:
-    with running_api(shared_settings) as base_url:
-        yield base_url
 
 
 def locust(host: str, *options: str, python: tuple[str, ...] = ()) -> tuple[list[str], dict[str, str]]:

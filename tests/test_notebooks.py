@@ -2,13 +2,11 @@
 
 import ast
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from report_runs import papermill
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.notebook import ParameterWatch
@@ -16,19 +14,6 @@ from fuze_bench.lab.results import load_run
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 WORKER_COUNTS = Path(__file__).parents[1] / "notebooks" / "worker_counts.ipynb"
-
-
-def papermill(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUZE_", "REDIS_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "papermill", str(WORKER_COUNTS), str(tmp_path / "out.ipynb"), *arguments],
-        cwd=tmp_path,
-        env=kept | {"FUZE_EMBEDDING_MODEL": "off", "FUZE_DATA_DIR": str(tmp_path / "data")},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -48,6 +33,7 @@ def test_a_notebook_is_committed_clean(path: Path):
 def test_a_real_run_and_its_analysis_from_the_run_folder_alone(tmp_path: Path):
     done = papermill(
         tmp_path,
+        WORKER_COUNTS,
         "-y",
         "{worker_counts: [1], kinds: [simple, fork], jobs: 6, blocks: 1, origin_latencies_ms: [20], pool_jobs: 0}",
     )
@@ -60,7 +46,7 @@ def test_a_real_run_and_its_analysis_from_the_run_folder_alone(tmp_path: Path):
     assert not list((folder / "trials").iterdir()), "good trials leave no files behind"
     first = json.loads((tmp_path / "out.ipynb").read_text())
 
-    again = papermill(tmp_path, "-p", "run_dir", str(folder))
+    again = papermill(tmp_path, WORKER_COUNTS, "-p", "run_dir", str(folder))
     assert again.returncode == 0, again.stderr
     assert len(list((tmp_path / "data" / "runs").iterdir())) == 1, "it measured again"
     second = json.loads((tmp_path / "out.ipynb").read_text())

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from backlog_runs import backlog_run
-from report_runs import SYNTHETIC, environment, write_notebook
+from report_runs import SYNTHETIC, papermill, write_notebook
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 WORKER_COUNTS = Path(__file__).parents[1] / "notebooks" / "worker_counts.ipynb"
-
-
-def papermill(folder: Path, notebook: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "papermill", str(notebook), str(folder / "out.ipynb"), *arguments],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(

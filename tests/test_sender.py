@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_server import Client, api_process, running_api
+from api_server import Client, api_process
 from conftest import wait_until
 from offered_load import progress, record, saves
 
@@ -22,23 +21,9 @@ from fuze_bench.lab.origin import Origin
 from fuze_bench.lab.request_log import read_request_log, request_table, tally
 from fuze_bench.lab.sender import Plan, PlannedRequest, send, start_sender
 from fuze_bench.lab.sender_ceiling import measure_ceiling
-from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 
 CONSTANT = Arrivals(law="constant", rate_per_s=50, duration_s=4)
-
-
-@pytest.fixture(scope="module")
-def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    folder = tmp_path_factory.mktemp("sender")
-    with PrivateRedis(folder / "redis") as server:
-        yield Settings(data_dir=folder, redis_url=server.url, embedding_model="off")
-
-
-@pytest.fixture(scope="module")
-def shared_api(shared_settings: Settings) -> Iterator[str]:
-    with running_api(shared_settings) as base_url:
-        yield base_url
 
 
 def test_every_save_is_sent_at_its_time_and_its_answer_is_recorded(shared_api: str, tmp_path: Path) -> None:

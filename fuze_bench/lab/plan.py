@@ -15,9 +15,8 @@ from fuze_bench.lab.block_resampling import Estimate
 from fuze_bench.lab.plan_evidence import Evidence, gather
 from fuze_bench.lab.plan_model import JOBS_TO_PLAN, Case, Model, Source, Wait
 from fuze_bench.lab.plan_wanted import Wanted
+from fuze_bench.lab.stats import BLOCKS_TO_CONCLUDE
 
-#: With fewer blocks a plan is called exploratory.
-BLOCKS_TO_CONCLUDE = 6
 #: From this share of the machine's CPU time on, service times may be longer than recorded.
 _CPU_IS_SHORT = 0.7
 _CHANGES = (("+20 % rate", 1.2, 1.0), ("-20 % rate", 0.8, 1.0), ("+20 % service time", 1.0, 1.2))

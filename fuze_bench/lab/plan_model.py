@@ -15,12 +15,11 @@ from fuze_bench.lab.block_resampling import Estimate, block_estimates
 from fuze_bench.lab.plan_evidence import CountEvidence, Evidence, Jobs
 from fuze_bench.lab.queue_growth import Growth, growth, utilisation
 from fuze_bench.lab.queueing import Floats, replay
+from fuze_bench.lab.stats import SAMPLES_BEYOND
 
 Source = Literal["measured", "modelled", "extrapolated"]
 
 QUANTILE = 0.95
-#: A quantile with fewer samples beyond it is not stated.
-_SAMPLES_BEYOND = 10
 #: A queue with fewer recorded jobs has no service times to plan with.
 JOBS_TO_PLAN = 20
 _REPLAYED_JOBS = 80_000
@@ -171,7 +170,7 @@ class Model:
         return mean_s
 
     def _replayed_p95(
-        self, blocks: Sequence[Jobs], workers: int, case: Case, jobs: int, *, beyond: int = _SAMPLES_BEYOND
+        self, blocks: Sequence[Jobs], workers: int, case: Case, jobs: int, *, beyond: int = SAMPLES_BEYOND
     ) -> list[float]:
         if case.rate_per_s * self._mean_s(blocks, workers, case) / workers >= 1:
             return [math.inf] * self._queues
@@ -203,7 +202,7 @@ def _recorded_p95(blocks: Sequence[Jobs], queues: int) -> list[float]:
 
 
 def _p95(
-    waits: Floats, of_queue: NDArray[np.int64], queues: int, beyond: int = _SAMPLES_BEYOND
+    waits: Floats, of_queue: NDArray[np.int64], queues: int, beyond: int = SAMPLES_BEYOND
 ) -> list[float]:
     """By queue, the smallest wait that 95 % of its jobs do not exceed; NaN where fewer than `beyond` lie beyond it."""
     found = []
