@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fuze_bench.lab.plots import OF_WORKERS, against
-from fuze_bench.lab.results import load_run
+from fuze_bench.lab.questions.plots import OF_WORKERS, against
+from fuze_bench.lab.runs.results import load_run
 
 FOLDER = Path(__file__).parent / "example-run"
 

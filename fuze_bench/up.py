@@ -133,7 +133,7 @@ def running_system(
         origin_options = ["--port", str(origin_port), "--latency-ms", str(latency_ms)]
         if pages is not None:
             origin_options += ["--pages", str(pages)]
-        origin = start("origin", "fuze_bench.lab.origin", *origin_options)
+        origin = start("origin", "fuze_bench.lab.parts.origin", *origin_options)
         worker = start("worker", "fuze_bench.pipeline.worker", "--count", str(workers), "--kind", str(kind))
         api = start("api", "fuze_bench.cli", "api", "--port", str(port))
         api_url = f"http://{_HOST}:{port}"

@@ -1,6 +1,6 @@
 """Sending one request: what Locust is told of it, and the line in our own log, which is not rounded.
 
-A log line is one that `fuze_bench.lab.request_log` reads: the same as our lean sender writes.
+A log line is one that `fuze_bench.lab.load.request_log` reads: the same as our lean sender writes.
 """
 
 from locust import FastHttpUser  # isort: skip  # first: gevent patches what comes after

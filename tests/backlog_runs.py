@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fuze_bench.lab.records import EventRow, TrialRow
-from fuze_bench.lab.results import Run, RunWriter, load_run
-from fuze_bench.lab.spec import Experiment, PlannedTrial
+from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
+from fuze_bench.lab.runs.records import EventRow, TrialRow
+from fuze_bench.lab.runs.results import Run, RunWriter, load_run
 
 MACHINE = {"cpu_model": "none", "usable_cores": 64, "memory_bytes": 2**33, "kernel": "6", "packages": {}}
 

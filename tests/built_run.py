@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fuze_bench.lab.queueing import replay
-from fuze_bench.lab.records import OK, PROCESSED, EventRow, TrialRow
-from fuze_bench.lab.results import Run, RunWriter, load_run
-from fuze_bench.lab.spec import Experiment, PlannedTrial
-from fuze_bench.lab.workloads import Synthetic
+from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
+from fuze_bench.lab.experiments.workloads import Synthetic
+from fuze_bench.lab.queueing.replay import replay
+from fuze_bench.lab.runs.records import OK, PROCESSED, EventRow, TrialRow
+from fuze_bench.lab.runs.results import Run, RunWriter, load_run
 
 START_NS = 10**15
 OVERHEAD_S = 0.004

@@ -15,7 +15,7 @@ import pytest
 from postgresql import running_postgresql
 from psycopg import sql
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings

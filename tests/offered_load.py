@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from fuze_bench.lab.arrivals import Arrivals
-from fuze_bench.lab.sender import PlannedRequest, planned_saves
+from fuze_bench.lab.load.sender import PlannedRequest, planned_saves
 
 
 def saves(arrivals: Arrivals, who: str, seed: int = 1) -> list[PlannedRequest]:

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from fuze_bench.lab.corpus import Page
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.corpus import Page
+from fuze_bench.lab.parts.origin import Origin
 
 PAGES = [
     Page("a.html", "text/html; charset=utf-8", b"<title>A</title><p>first</p>", "A & B"),

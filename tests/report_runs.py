@@ -11,8 +11,8 @@ import nbformat
 
 #: A run of synthetic jobs that take no time to speak of.
 SYNTHETIC = """
-from fuze_bench.lab import answers, notebook, plots
-from fuze_bench.lab.spec import Experiment
+from fuze_bench.lab.questions import answers, notebook, plots
+from fuze_bench.lab.experiments.spec import Experiment
 experiment = Experiment(
     name="worker_counts",
     workload={{"kind": "synthetic", "mean_ms": 1}},

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuze_bench.lab.records import EventRow, TrialRow
-from fuze_bench.lab.results import RunWriter
-from fuze_bench.lab.spec import Experiment, PlannedTrial
+from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
+from fuze_bench.lab.runs.records import EventRow, TrialRow
+from fuze_bench.lab.runs.results import RunWriter
 
 MACHINE = {"usable_cores": 2, "load_1min_before": 0.0, "memory_bytes": 2**30, "kernel": "6"}
 STAMP_NS = 9_007_199_254_740_993  # no float holds it

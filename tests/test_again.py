@@ -14,7 +14,7 @@ from rq.serializers import JSONSerializer
 
 from fuze_bench.cli import app
 from fuze_bench.errors import QueueUnavailableError
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Bookmark, NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.process import Pipeline

@@ -16,7 +16,7 @@ import pytest
 from api_server import Answer, Client, api_process, assert_problem, kept, queued, running_api
 from conftest import StartWorker, wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from api_server import QUICK_SAVE, Client, api_process, kept, queued
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fuze_bench.lab.block_resampling import Estimate, block_estimates
+from fuze_bench.lab.judgement.block_resampling import Estimate, block_estimates
 
 
 def mean_and_highest(blocks: Sequence[np.ndarray]) -> list[float]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import running_private_url
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
@@ -99,7 +99,9 @@ def test_up_runs_everything_and_ctrl_c_stops_all_of_it(data_dir: Path, tmp_path:
 
 def test_up_says_when_one_of_its_parts_is_gone(data_dir: Path, tmp_path: Path) -> None:
     with up(data_dir, tmp_path) as (child, _, _):
-        [origin] = [p for p in psutil.Process(child.pid).children() if "fuze_bench.lab.origin" in p.cmdline()]
+        [origin] = [
+            p for p in psutil.Process(child.pid).children() if "fuze_bench.lab.parts.origin" in p.cmdline()
+        ]
         origin.kill()
         assert child.wait(30) == 1
         assert "origin ended with code -9" in child.log_tail()

@@ -13,7 +13,7 @@ import pytest
 from conftest import wait_until
 from test_cli import PROGRAM, environment, fuze_bench, up
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fuze_bench.lab.comparison import compare
-from fuze_bench.lab.verdicts import Answer
+from fuze_bench.lab.judgement.comparison import compare
+from fuze_bench.lab.judgement.verdicts import Answer
 
 SPREAD = [-0.06, -0.02, 0.01, 0.02, 0.04, 0.05, -0.05, 0.01]
 ONES = dict.fromkeys(range(8), 1.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from api_server import Client, api_process
 from conftest import StartWorker, wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Reason, Status
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from conftest import StartWorker, wait_until
 
 from fuze_bench.cli import app
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline import control
 from fuze_bench.pipeline.bookmarks import Status
 from fuze_bench.pipeline.process import Pipeline

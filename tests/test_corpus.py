@@ -13,8 +13,8 @@ import pytest
 import trafilatura
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab import corpus
-from fuze_bench.lab.corpus import CORPUS_DIRECTORY, Page, load_corpus, load_pages
+from fuze_bench.lab.parts import corpus
+from fuze_bench.lab.parts.corpus import CORPUS_DIRECTORY, Page, load_corpus, load_pages
 
 DATA = CORPUS_DIRECTORY.parent
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from noisy_runs import NOISES, by_block, figures
 
-from fuze_bench.lab.comparison import compare
-from fuze_bench.lab.stats import enough, enough_after, ratio_within_blocks
-from fuze_bench.lab.verdicts import Answer
+from fuze_bench.lab.judgement.comparison import compare
+from fuze_bench.lab.judgement.stats import enough, enough_after, ratio_within_blocks
+from fuze_bench.lab.judgement.verdicts import Answer
 
 EXPERIMENTS = 2000
 MOST_BLOCKS = 30

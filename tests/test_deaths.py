@@ -15,7 +15,7 @@ import pytest
 from conftest import StartWorker, wait_until
 from psycopg import sql
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.leases import Leases
 from fuze_bench.pipeline.process import Pipeline

@@ -12,9 +12,9 @@ import pytest
 from backlog_runs import backlog_run
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab import decision_text
-from fuze_bench.lab.decision import SHARE_OF_BEST, can_decide, decide
-from fuze_bench.lab.results import Run
+from fuze_bench.lab.planning import decision_text
+from fuze_bench.lab.planning.decision import SHARE_OF_BEST, can_decide, decide
+from fuze_bench.lab.runs.results import Run
 
 FACTORS = {"kind": ["simple", "fork"], "workers": [1, 2, 4]}
 MEANS_S = {"simple": 0.5, "fork": 0.6}

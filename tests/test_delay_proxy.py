@@ -22,7 +22,7 @@ import redis
 from conftest import wait_until
 
 from fuze_bench.errors import LabError, ServiceError
-from fuze_bench.lab.delay_proxy import running_delay_proxy
+from fuze_bench.lab.parts.delay_proxy import running_delay_proxy
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect, find_binary
 from fuze_bench.processes import Child, free_port
 
@@ -62,7 +62,9 @@ def ping_ms(client: redis.Redis) -> float:
 
 
 def proxies() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "fuze_bench.lab.delay_proxy" in " ".join(p.cmdline())]
+    return [
+        p for p in psutil.Process().children() if "fuze_bench.lab.parts.delay_proxy" in " ".join(p.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("rtt_ms", [1.0, 5.0, 20.0])
@@ -223,7 +225,7 @@ def test_nothing_is_left_of_it(server: PrivateRedis, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
 def test_it_dies_with_an_owner_that_is_killed(server: PrivateRedis, tmp_path: Path) -> None:
     code = (
-        "import psutil, time; from pathlib import Path; from fuze_bench.lab.delay_proxy import running_delay_proxy\n"
+        "import psutil, time; from pathlib import Path; from fuze_bench.lab.parts.delay_proxy import running_delay_proxy\n"
         f"with running_delay_proxy(Path({str(tmp_path)!r}), {server.url!r}, 1):\n"
         "    print(psutil.Process().children()[0].pid, flush=True); time.sleep(600)"
     )

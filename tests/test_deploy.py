@@ -20,7 +20,7 @@ import yaml
 from api_server import Client
 from conftest import wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import find_binary
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store

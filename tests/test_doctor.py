@@ -19,7 +19,7 @@ from conftest import StartWorker, wait_until
 
 from fuze_bench.cli import app
 from fuze_bench.errors import StoreError
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline import control
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from rq.timeouts import JobTimeoutException
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline import embed
 from fuze_bench.pipeline.bookmarks import EmbeddingState, NewBookmark, Reason, Status
 from fuze_bench.pipeline.process import Pipeline

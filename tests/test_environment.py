@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import EmbeddingState, Status
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fuze_bench.lab.corpus import load_corpus
+from fuze_bench.lab.parts.corpus import load_corpus
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.extract import Extracted, decode, extract
 

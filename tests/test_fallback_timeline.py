@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from notebook_runs import run_notebook
 
-from fuze_bench.lab import fallback_timeline
-from fuze_bench.lab.fallback_timeline import Moments, Outage
-from fuze_bench.lab.results import Run, load_run
+from fuze_bench.lab.questions import fallback_timeline
+from fuze_bench.lab.questions.fallback_timeline import Moments, Outage
+from fuze_bench.lab.runs.results import Run, load_run
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "threading_fallback.ipynb"
 RQ, THREADS, AWAY = "RQ's workers", "Threads of the API from the start", "RQ's workers, Redis away for 4 s"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.fetch import Fetcher
 from fuze_bench.pipeline.settings import Settings

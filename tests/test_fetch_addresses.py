@@ -18,7 +18,7 @@ import pytest
 import requests.adapters
 from conftest import wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline import connections
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.fetch import Fetcher

@@ -14,7 +14,7 @@ from rq import Queue, SimpleWorker
 from rq.executions import Execution
 from rq.serializers import JSONSerializer
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline import process
 from fuze_bench.pipeline.bookmarks import EmbeddingState, NewBookmark
 from fuze_bench.pipeline.process import Pipeline, install_pipeline

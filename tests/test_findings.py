@@ -11,11 +11,11 @@ import pytest
 from backlog_runs import backlog_run
 
 from fuze_bench.cli import main
-from fuze_bench.lab import findings, report_summary
-from fuze_bench.lab.checks import CONCLUSION_MIME_TYPE
-from fuze_bench.lab.findings import Executed, Findings
-from fuze_bench.lab.hidden_paths import HiddenPaths
-from fuze_bench.lab.results import RUN_MIME_TYPE, load_run
+from fuze_bench.lab.judgement.checks import CONCLUSION_MIME_TYPE
+from fuze_bench.lab.report import findings, report_summary
+from fuze_bench.lab.report.findings import Executed, Findings
+from fuze_bench.lab.runs.hidden_paths import HiddenPaths
+from fuze_bench.lab.runs.results import RUN_MIME_TYPE, load_run
 
 MEANS_S = {"simple": 0.5, "fork": 0.6}
 

@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 import pytest
 
-from fuze_bench.lab.growth import growth_of, line_through_stretches
+from fuze_bench.lab.judgement.growth import growth_of, line_through_stretches
 
 WINDOW_S = 60
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import StartWorker, wait_until
 from heavy_pages import BIG_TREE, ENDLESS
 
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.origin_hostile import HOSTILE
+from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.lab.parts.origin_hostile import HOSTILE
 from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings

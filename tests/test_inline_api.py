@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from api_server import Client, assert_problem, running_api
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Status
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
@@ -40,7 +40,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def client(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     port = free_port()
-    argv = [sys.executable, "-m", "fuze_bench.lab.inline_api", "--port", str(port)]
+    argv = [sys.executable, "-m", "fuze_bench.lab.parts.inline_api", "--port", str(port)]
     log = tmp_path_factory.mktemp("log") / "api.log"
     with Child("the inline API", argv, log, environment=settings.environment(os.environ)) as child:
         running = Client(f"http://127.0.0.1:{port}")

@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab import jobs
-from fuze_bench.lab.jobs import JobCall, find_function, load_jobs, lost_and_duplicated, read_record, run_job
-from fuze_bench.lab.service_law import ServiceLaw, sleep_for, spin_for
+from fuze_bench.lab.experiments.service_law import ServiceLaw, sleep_for, spin_for
+from fuze_bench.lab.load import jobs
+from fuze_bench.lab.load.jobs import (
+    JobCall,
+    find_function,
+    load_jobs,
+    lost_and_duplicated,
+    read_record,
+    run_job,
+)
 
 
 def test_a_job_leaves_a_line_with_its_times(tmp_path: Path) -> None:

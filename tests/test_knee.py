@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.knee import Attempt, find_knee
+from fuze_bench.lab.judgement.knee import Attempt, find_knee
 
 RATES = {"start_per_s": 10.0, "cap_per_s": 1000.0}
 

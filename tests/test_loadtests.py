@@ -22,10 +22,10 @@ from offered_load import p99, progress, record, saves
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.arrivals import Arrivals
-from fuze_bench.lab.locust_driver import run_locust, start_locust
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.request_log import Sample, read_request_log, request_table, tally
-from fuze_bench.lab.sender import Plan, start_sender
+from fuze_bench.lab.load.locust_driver import run_locust, start_locust
+from fuze_bench.lab.load.request_log import Sample, read_request_log, request_table, tally
+from fuze_bench.lab.load.sender import Plan, start_sender
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.processes import Child, free_port
 
@@ -284,7 +284,7 @@ def test_the_lab_is_never_patched() -> None:
     """What notebooks import, and what drives Locust, run in processes whose sockets and threads are Python's own."""
     code = """
 import socket, sys, threading
-import fuze_bench.lab.notebook, fuze_bench.lab.locust_driver, fuze_bench.lab.sender_ceiling
+import fuze_bench.lab.questions.notebook, fuze_bench.lab.load.locust_driver, fuze_bench.lab.load.sender_ceiling
 print([name for name in sys.modules if name.split(".")[0] in ("gevent", "locust")])
 print(socket.socket.__module__, threading.Thread.__module__)
 """

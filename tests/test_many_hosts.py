@@ -14,7 +14,7 @@ from conftest import wait_until
 from hosts import Network, forwarded, need_namespaces
 from psycopg.conninfo import conninfo_to_dict
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import find_binary
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings

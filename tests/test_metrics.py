@@ -24,7 +24,7 @@ from rq import Callback, Queue
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.measurements import KEY

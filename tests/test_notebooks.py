@@ -9,8 +9,8 @@ import pytest
 from report_runs import papermill
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.notebook import ParameterWatch
-from fuze_bench.lab.results import load_run
+from fuze_bench.lab.questions.notebook import ParameterWatch
+from fuze_bench.lab.runs.results import load_run
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 WORKER_COUNTS = Path(__file__).parents[1] / "notebooks" / "worker_counts.ipynb"

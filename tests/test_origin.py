@@ -9,8 +9,8 @@ import requests
 from origin_client import PAGES, connected, exchange, get
 
 from fuze_bench.errors import LabError, SettingsError
-from fuze_bench.lab.corpus import load_corpus, sized_pages
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.corpus import load_corpus, sized_pages
+from fuze_bench.lab.parts.origin import Origin
 
 
 @pytest.fixture

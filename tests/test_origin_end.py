@@ -17,7 +17,7 @@ import requests
 from origin_client import PAGES, connected, get, open_connections, pending_answers, wait_until
 
 from fuze_bench.errors import LabError, ServiceError
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_taken_port_is_named(origin):
 
 @contextlib.contextmanager
 def process(*arguments: str):
-    command = [sys.executable, "-m", "fuze_bench.lab.origin", *arguments]
+    command = [sys.executable, "-m", "fuze_bench.lab.parts.origin", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             yield running

@@ -8,8 +8,8 @@ import pytest
 import requests
 from origin_client import PAGES, connected, get, open_connections, wait_until
 
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.origin_hostile import BOMB_BYTES, HUGE_BYTES, bomb_bytes
+from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.lab.parts.origin_hostile import BOMB_BYTES, HUGE_BYTES, bomb_bytes
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from api_server import Client, running_api
 from conftest import StartWorker, wait_until
 from playwright.sync_api import Browser, Page, expect
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Outcome, ProcessingError, Reason, TryAgain
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings

@@ -17,7 +17,7 @@ import pytest
 from conftest import wait_until
 from heavy_pages import BIG_TREE, ENDLESS, HEAVY
 
-from fuze_bench.lab.corpus import load_corpus
+from fuze_bench.lab.parts.corpus import load_corpus
 from fuze_bench.pipeline import confined_reader
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.extract import extract_light

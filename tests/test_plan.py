@@ -11,10 +11,10 @@ import pytest
 from simulated_run import simulated_run, simulated_waits
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.plan import Plan, plan
-from fuze_bench.lab.plan_evidence import gather
-from fuze_bench.lab.plan_wanted import Wanted
-from fuze_bench.lab.queueing_formulas import cobham_mmc_mean_waits_s, mmc_wait_quantile_s
+from fuze_bench.lab.planning.plan import Plan, plan
+from fuze_bench.lab.planning.plan_evidence import gather
+from fuze_bench.lab.planning.plan_wanted import Wanted
+from fuze_bench.lab.queueing.formulas import cobham_mmc_mean_waits_s, mmc_wait_quantile_s
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 MIB = 2**20

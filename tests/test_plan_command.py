@@ -9,7 +9,7 @@ import pytest
 
 from fuze_bench.cli import main
 from fuze_bench.errors import LabError
-from fuze_bench.lab.plan_wanted import parse_bytes, parse_duration_s, parse_waits_s, read_profile
+from fuze_bench.lab.planning.plan_wanted import parse_bytes, parse_duration_s, parse_waits_s, read_profile
 
 EXAMPLE_RUN = Path(__file__).parent.parent / "data" / "example-run"
 RUN = ["plan", "--run", str(EXAMPLE_RUN), "--only", "kind=simple"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import StartWorker, wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.politeness import Hosts, LocalHosts
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect, redis_for

@@ -14,14 +14,14 @@ from built_run import built_run
 
 from fuze_bench.cli import main
 from fuze_bench.errors import LabError
-from fuze_bench.lab import prediction, prediction_plots
-from fuze_bench.lab.plan import Plan, plan
-from fuze_bench.lab.plan_wanted import Wanted
-from fuze_bench.lab.results import Run
-from fuze_bench.lab.service_law import ServiceLaw
-from fuze_bench.lab.spec import Experiment
-from fuze_bench.lab.verdicts import Answer
-from fuze_bench.lab.workloads import Synthetic
+from fuze_bench.lab.experiments.service_law import ServiceLaw
+from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.experiments.workloads import Synthetic
+from fuze_bench.lab.judgement.verdicts import Answer
+from fuze_bench.lab.planning.plan import Plan, plan
+from fuze_bench.lab.planning.plan_wanted import Wanted
+from fuze_bench.lab.questions import prediction, prediction_plots
+from fuze_bench.lab.runs.results import Run
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "capacity_plan.ipynb"
 LAW = ServiceLaw(law="lognormal", mean_ms=50, cv=0.7)

@@ -10,13 +10,13 @@ import pytest
 from notebook_runs import run_notebook
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab import priorities, priority_answer, priority_plots
-from fuze_bench.lab.growth import Line
-from fuze_bench.lab.job_load import JobLoad
-from fuze_bench.lab.queueing import replay
-from fuze_bench.lab.queueing_formulas import cobham_mg1_mean_waits_s, cobham_mmc_mean_waits_s
-from fuze_bench.lab.results import Run
-from fuze_bench.lab.spec import Experiment
+from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.judgement.growth import Line
+from fuze_bench.lab.load.job_load import JobLoad
+from fuze_bench.lab.questions import priorities, priority_answer, priority_plots
+from fuze_bench.lab.queueing.formulas import cobham_mg1_mean_waits_s, cobham_mmc_mean_waits_s
+from fuze_bench.lab.queueing.replay import replay
+from fuze_bench.lab.runs.results import Run
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "queue_priorities.ipynb"
 QUEUES = ("high", "default", "low")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rq.timeouts import JobTimeoutException
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import (
     Bookmark,
     EmbeddingState,

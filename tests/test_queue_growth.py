@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.queue_growth import growth, utilisation
-from fuze_bench.lab.queueing import STRATEGIES, replay
+from fuze_bench.lab.queueing.queue_growth import growth, utilisation
+from fuze_bench.lab.queueing.replay import STRATEGIES, replay
 
 
 def test_strict_priorities_starve_the_last_first() -> None:

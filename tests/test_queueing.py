@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.queueing import STRATEGIES, Replay, replay
-from fuze_bench.lab.queueing_formulas import (
+from fuze_bench.lab.queueing.formulas import (
     allen_cunneen_mean_wait_s,
     cobham_mg1_mean_waits_s,
     cobham_mmc_mean_waits_s,
     mmc_mean_wait_s,
     mmc_wait_quantile_s,
 )
-from fuze_bench.lab.results import load_run
-from fuze_bench.lab.worker_overhead import worker_overhead
+from fuze_bench.lab.queueing.replay import STRATEGIES, Replay, replay
+from fuze_bench.lab.queueing.worker_overhead import worker_overhead
+from fuze_bench.lab.runs.results import load_run
 
 EXAMPLE_RUN = Path(__file__).parent.parent / "data" / "example-run"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.queueing_formulas import (
+from fuze_bench.lab.queueing.formulas import (
     allen_cunneen_mean_wait_s,
     cobham_mg1_mean_waits_s,
     cobham_mmc_mean_waits_s,

@@ -23,7 +23,7 @@ import pytest
 from api_server import Client
 from conftest import wait_until
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Reason
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.retries import RETRIED

@@ -19,7 +19,7 @@ from rq import Queue, Worker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.recovery import Recovered

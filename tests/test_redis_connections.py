@@ -24,7 +24,7 @@ from conftest import StartWorker, wait_until
 from relay import Relay
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Status
 from fuze_bench.pipeline.diagnosis import diagnose
 from fuze_bench.pipeline.redis_server import (

@@ -22,8 +22,8 @@ from conftest import wait_until
 from playwright.sync_api import Browser, Page
 from report_runs import SYNTHETIC, command, environment, run_report, write_notebook
 
-from fuze_bench.lab import report_levels, report_summary
-from fuze_bench.lab.report_command import known_notebooks
+from fuze_bench.lab.report import report_levels, report_summary
+from fuze_bench.lab.report.report_command import known_notebooks
 
 pytest_plugins = ["browser"]
 pytestmark = pytest.mark.xdist_group("report")

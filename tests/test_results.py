@@ -9,9 +9,10 @@ import pytest
 from run_folders import STAMP_NS, event_row, fill, new_run, trial_row
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab import answers, checks, summaries
-from fuze_bench.lab.records import EventRow, SeriesRow, TrialRow, columns
-from fuze_bench.lab.results import RunWriter, load_run, new_folder
+from fuze_bench.lab.judgement import checks, summaries
+from fuze_bench.lab.questions import answers
+from fuze_bench.lab.runs.records import EventRow, SeriesRow, TrialRow, columns
+from fuze_bench.lab.runs.results import RunWriter, load_run, new_folder
 
 
 def test_after_every_trial_all_of_it_is_on_the_disk(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rq.job import Retry
 from rq.registry import ScheduledJobRegistry
 from rq.serializers import JSONSerializer
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Claim, NewBookmark, ProcessingError, Reason, Status, TryAgain
 from fuze_bench.pipeline.process import Pipeline, install_pipeline, process_bookmark_content_task
 from fuze_bench.pipeline.redis_server import connect

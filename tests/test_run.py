@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.results import load_run
-from fuze_bench.lab.run import recorded_settings, run_experiment
-from fuze_bench.lab.spec import Experiment
+from fuze_bench.lab.experiments.run import recorded_settings, run_experiment
+from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.runs.results import load_run
 from fuze_bench.pipeline.settings import Settings
 
 SLEEPS = """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fuze_bench.lab.queueing import replay
-from fuze_bench.lab.results import Run
-from fuze_bench.lab.run import run_experiment
-from fuze_bench.lab.service_law import ServiceLaw
-from fuze_bench.lab.spec import Experiment
-from fuze_bench.lab.worker_overhead import WorkerOverhead, worker_overhead
-from fuze_bench.lab.workloads import Synthetic
+from fuze_bench.lab.experiments.run import run_experiment
+from fuze_bench.lab.experiments.service_law import ServiceLaw
+from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.experiments.workloads import Synthetic
+from fuze_bench.lab.queueing.replay import replay
+from fuze_bench.lab.queueing.worker_overhead import WorkerOverhead, worker_overhead
+from fuze_bench.lab.runs.results import Run
 from fuze_bench.pipeline.settings import Settings
 
 WORKERS = 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.scalability import NotIdentifiable, ScalabilityLaw, fit_scalability
+from fuze_bench.lab.queueing.scalability import NotIdentifiable, ScalabilityLaw, fit_scalability
 
 #: SPEC SDM91 on a SPARCcenter 2000: scripts at once, scripts an hour (the R package `usl` ships it as specsdm91).
 SDM91 = ([1, 18, 36, 72, 108, 144, 216], [64.9, 995.9, 1652.4, 1853.2, 1828.9, 1775.0, 1702.2])

@@ -17,10 +17,10 @@ from offered_load import progress, record, saves
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.arrivals import Arrivals
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.request_log import read_request_log, request_table, tally
-from fuze_bench.lab.sender import Plan, PlannedRequest, send, start_sender
-from fuze_bench.lab.sender_ceiling import measure_ceiling
+from fuze_bench.lab.load.request_log import read_request_log, request_table, tally
+from fuze_bench.lab.load.sender import Plan, PlannedRequest, send, start_sender
+from fuze_bench.lab.load.sender_ceiling import measure_ceiling
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.settings import Settings
 
 CONSTANT = Arrivals(law="constant", rate_per_s=50, duration_s=4)
@@ -165,7 +165,7 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(tmp_path: Path, plan: str 
     path.write_text(plan or "")
     arguments = [] if plan is None else [str(path)]
     done = subprocess.run(
-        [sys.executable, "-m", "fuze_bench.lab.sender", *arguments],
+        [sys.executable, "-m", "fuze_bench.lab.load.sender", *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,

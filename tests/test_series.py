@@ -18,10 +18,10 @@ from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import ServiceError
-from fuze_bench.lab.jobs import JobCall, read_record
-from fuze_bench.lab.series import Sampler
-from fuze_bench.lab.service_law import ServiceLaw
-from fuze_bench.lab.stock_workers import StockWorkers
+from fuze_bench.lab.experiments.service_law import ServiceLaw
+from fuze_bench.lab.load.jobs import JobCall, read_record
+from fuze_bench.lab.parts.series import Sampler
+from fuze_bench.lab.parts.stock_workers import StockWorkers
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 
 SPIN, SLEEP = (ServiceLaw(mean_ms=1, how=how).function for how in ("cpu", "sleep"))

@@ -12,7 +12,7 @@ import pytest
 from api_server import Client
 from playwright.sync_api import Browser, Page, expect
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 
 pytest_plugins = ["browser"]
 pytestmark = pytest.mark.browser

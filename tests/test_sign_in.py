@@ -9,7 +9,7 @@ import pytest
 from api_server import running_api
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.estimate import plan_in_words
-from fuze_bench.lab.factors import Configuration
-from fuze_bench.lab.spec import Experiment
+from fuze_bench.lab.experiments.estimate import plan_in_words
+from fuze_bench.lab.experiments.factors import Configuration
+from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.pipeline.settings import Settings
 
 SPECS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.yaml"))

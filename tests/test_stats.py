@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuze_bench.lab.comparison import compare
-from fuze_bench.lab.stats import nearest_rank, quantile, ratio_within_blocks, spread
-from fuze_bench.lab.verdicts import Answer
+from fuze_bench.lab.judgement.comparison import compare
+from fuze_bench.lab.judgement.stats import nearest_rank, quantile, ratio_within_blocks, spread
+from fuze_bench.lab.judgement.verdicts import Answer
 
 CASES = Path(__file__).parent / "cases"
 

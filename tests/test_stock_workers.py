@@ -16,10 +16,10 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.jobs import JobCall, lost_and_duplicated, read_record, synthetic_jobs
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.service_law import ServiceLaw
-from fuze_bench.lab.stock_workers import KINDS, StockWorkers, argv_of
+from fuze_bench.lab.experiments.service_law import ServiceLaw
+from fuze_bench.lab.load.jobs import JobCall, lost_and_duplicated, read_record, synthetic_jobs
+from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.lab.parts.stock_workers import KINDS, StockWorkers, argv_of
 from fuze_bench.pipeline.bookmarks import Status
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService

@@ -7,10 +7,15 @@ import pandas as pd
 import pytest
 from run_folders import event_row, fill, new_run, trial_row
 
-from fuze_bench.lab.results import load_run
-from fuze_bench.lab.stats import quantile
-from fuze_bench.lab.summaries import comparison_table, resources_table, times_table, window_quantiles
-from fuze_bench.lab.tables import TOO_FEW, cell, show
+from fuze_bench.lab.judgement.stats import quantile
+from fuze_bench.lab.judgement.summaries import (
+    comparison_table,
+    resources_table,
+    times_table,
+    window_quantiles,
+)
+from fuze_bench.lab.judgement.tables import TOO_FEW, cell, show
+from fuze_bench.lab.runs.results import load_run
 
 
 def test_the_comparison_table_compares_with_the_baseline(tmp_path: Path):

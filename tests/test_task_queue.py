@@ -19,7 +19,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import InputError, QueueUnavailableError
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline import task_queue
 from fuze_bench.pipeline.bookmarks import Mode, Status
 from fuze_bench.pipeline.fallback import ThreadFallback

@@ -15,12 +15,12 @@ import psutil
 import pytest
 from conftest import wait_until
 
-from fuze_bench.lab.bookmark_load import BookmarkLoad
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.records import EventRow, TrialRow
-from fuze_bench.lab.spec import Experiment
-from fuze_bench.lab.trial import Progress, Trial
-from fuze_bench.lab.worker_host import WorkerHost
+from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.experiments.trial import Progress, Trial
+from fuze_bench.lab.load.bookmark_load import BookmarkLoad
+from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.lab.parts.worker_host import WorkerHost
+from fuze_bench.lab.runs.records import EventRow, TrialRow
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.settings import Settings

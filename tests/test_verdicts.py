@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from fuze_bench.lab import trial_verdicts
-from fuze_bench.lab.trial_verdicts import (
+from fuze_bench.lab.judgement import trial_verdicts
+from fuze_bench.lab.judgement.trial_verdicts import (
     duplicated,
     generator_late,
     generator_saturated,
@@ -21,7 +21,7 @@ from fuze_bench.lab.trial_verdicts import (
     too_few_blocks,
     trend,
 )
-from fuze_bench.lab.verdicts import Answer, Verdict, Verdicts
+from fuze_bench.lab.judgement.verdicts import Answer, Verdict, Verdicts
 
 #: A stamp that no float holds.
 START_NS = 9_007_199_254_740_993

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from wall_pages import PAGES, WALLS
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, ProcessingError, Reason, Status
 from fuze_bench.pipeline.extract import extract
 from fuze_bench.pipeline.process import Pipeline

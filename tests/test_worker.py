@@ -18,7 +18,7 @@ from rq import Queue, Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import EmbeddingState, Status
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService

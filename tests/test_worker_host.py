@@ -6,8 +6,8 @@ from pathlib import Path
 
 from conftest import wait_until
 
-from fuze_bench.lab.origin import Origin
-from fuze_bench.lab.worker_host import WorkerHost
+from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.queueing import replay
-from fuze_bench.lab.worker_overhead import WorkerOverhead, worker_overhead
+from fuze_bench.lab.queueing.replay import replay
+from fuze_bench.lab.queueing.worker_overhead import WorkerOverhead, worker_overhead
 
 
 def test_by_hand() -> None:

@@ -18,7 +18,7 @@ from conftest import StartWorker, wait_until
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
-from fuze_bench.lab.origin import Origin
+from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.diagnosis import diagnose
 from fuze_bench.pipeline.recovery import Recovery

@@ -62,16 +62,16 @@ def run(
 
     Ctrl-C keeps the trials made so far; --resume goes on from there.
     """
-    from fuze_bench.lab.spec import Experiment
+    from fuze_bench.lab.experiments.spec import Experiment
 
     experiment = Experiment.from_yaml(spec)
     if dry_run:
-        from fuze_bench.lab.estimate import plan_in_words
+        from fuze_bench.lab.experiments.estimate import plan_in_words
 
         click.echo(plan_in_words(experiment))
         return
-    from fuze_bench.lab import checks, summaries
-    from fuze_bench.lab.run import run_experiment
+    from fuze_bench.lab.experiments.run import run_experiment
+    from fuze_bench.lab.judgement import checks, summaries
 
     measured = run_experiment(experiment, out=out, resume=resume, budget_s=budget, precision=precision)
     for comparison in summaries.comparisons(measured):

@@ -48,7 +48,7 @@ def plan(
 
     Exits with 1 if no number of workers does what is wanted.
     """
-    from fuze_bench.lab import plan_wanted
+    from fuze_bench.lab.planning import plan_wanted
 
     busiest = None
     if (rate is None) == (profile is None):
@@ -72,7 +72,7 @@ def plan(
     # Only now: a wrong option is refused before pandas is imported.
     import msgspec
 
-    from fuze_bench.lab.plan import plan as make_plan
+    from fuze_bench.lab.planning.plan import plan as make_plan
 
     events, trials, cores = _recorded(folder)
     made = make_plan(events, trials, wanted, cores=cores, only=factors)
@@ -90,7 +90,7 @@ def _factor(text: str) -> tuple[str, str]:
 
 def _recorded(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, int | None]:
     """(events, trials, CPUs of the machine) of a run folder."""
-    from fuze_bench.lab.results import load_run
+    from fuze_bench.lab.runs.results import load_run
 
     run = load_run(folder)
     cores = run.machine.get("usable_cores")

@@ -1,0 +1,212 @@
+"""An experiment from its first trial to its last: block by block, with progress and time left, losing nothing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from fuze_bench.errors import LabError
+from fuze_bench.lab.experiments.progress import Reporter, duration, reporter
+from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
+from fuze_bench.lab.experiments.trial import Trial, settings_of_trials
+from fuze_bench.lab.experiments.workloads import Bookmarks
+from fuze_bench.lab.judgement import checks
+from fuze_bench.lab.load.bookmark_load import uses_the_api
+from fuze_bench.lab.load.sender_ceiling import measure_ceiling
+from fuze_bench.lab.parts.machine import describe_machine
+from fuze_bench.lab.parts.worker_host import WorkerHost
+from fuze_bench.lab.runs.records import OK
+from fuze_bench.lab.runs.results import KNOWN, Run, RunWriter, is_run_folder, load_run, new_folder
+from fuze_bench.pipeline.settings import Settings
+
+#: Where a precision is asked for: the run ends after so many blocks, whatever it got to.
+_MOST_BLOCKS = 60
+#: Settings that say nothing about the run, and much about whose machine it was.
+_WHOSE_MACHINE_IT_WAS = frozenset(
+    "FUZE_DATA_DIR FUZE_FETCH_ALLOW FUZE_API_TOKENS FUZE_API_HOSTS FUZE_HOST_UNLIMITED".split()
+)
+
+
+def run_experiment(
+    experiment: Experiment,
+    settings: Settings | None = None,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    budget_s: float | None = None,
+    precision: float | None = None,
+) -> Run:
+    """Measure what `experiment` plans, in the folder `out`, by default a new one below `<data_dir>/runs`.
+
+    `settings` are the environment's by default; Redis and database are always empty ones of the trial's own. `resume`:
+    the folder holds a run of the same experiment that was stopped; go on with it. `budget_s`: begin no block that
+    would end after so many seconds. `precision`: go on beyond the planned blocks until every ratio to the baseline is
+    known that well (0.05: to 5 %), as `stats.enough` decides. A trial that fails is recorded as such and the rest goes
+    on. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
+    """
+    experiment.check_files()
+    settings = Settings.from_mapping(os.environ) if settings is None else settings
+    writer = _writer(experiment, settings, out, resume)
+    blocks = _Blocks(experiment, writer, budget_s, precision)
+    total = experiment.blocks * experiment.trials_per_block
+    with (
+        reporter(total, done=len(writer.done), budget_s=budget_s) as shown,
+        ExitStack() as kept,
+    ):
+        try:
+            with _interrupts() as interrupts:
+                host: WorkerHost | None = None
+                ceiling_per_s = _sender_ceiling_per_s(experiment, writer.folder)
+                for planned in blocks:
+                    if host is None and experiment.fresh == "data":
+                        host = _host(experiment, settings, writer.folder, kept)
+                    _one(planned, experiment, settings, writer, shown, host, ceiling_per_s)
+                    if interrupts:
+                        raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            shown.say(f"stopped; what was measured so far is in {writer.folder}")
+            raise
+        if budget_s is not None or precision is not None:
+            shown.say(blocks.why)
+    writer.end(blocks.why, checks.verdict_of(load_run(writer.folder)))
+    return load_run(writer.folder)
+
+
+def _writer(experiment: Experiment, settings: Settings, out: Path | None, resume: bool) -> RunWriter:
+    if resume:
+        if out is None or not is_run_folder(out):
+            raise LabError(f"there is no run to go on with in {out}: name its folder")
+        run = load_run(out)
+        if run.experiment.to_mapping() != Experiment.from_mapping(experiment.to_mapping()).to_mapping():
+            raise LabError(f"{out} holds a run of another experiment: go on with the one it was begun with")
+        return RunWriter.going_on(run)
+    if out is None:
+        folder = new_folder(settings.data_dir / "runs", experiment.name.replace("_", "-"))
+    else:
+        if is_run_folder(out):
+            raise LabError(f"{out} holds a run already: choose another folder, or go on with --resume")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LabError(f"{out} cannot be made ({error.strerror}): choose another folder") from None
+        folder = out
+    recorded = recorded_settings(settings)
+    return RunWriter.new(folder, experiment, settings=recorded, machine=describe_machine())
+
+
+class _Blocks:
+    """The trials to make, block by block, until there is reason to end, which `why` then says."""
+
+    def __init__(
+        self, experiment: Experiment, writer: RunWriter, budget_s: float | None, precision: float | None
+    ) -> None:
+        self._experiment, self._writer = experiment, writer
+        self._budget_s, self._precision = budget_s, precision
+        self.why = ""
+
+    def __iter__(self) -> Iterator[PlannedTrial]:
+        begin_s = time.monotonic()
+        longest_s = 0.0
+        for block in itertools.count(1):
+            if why := self._reason_to_end(block, time.monotonic() - begin_s, longest_s):
+                self.why = why
+                return
+            block_begin_s = time.monotonic()
+            to_do = [p for p in self._experiment.block(block) if p.number not in self._writer.done]
+            yield from to_do
+            if to_do:
+                longest_s = max(longest_s, time.monotonic() - block_begin_s)
+
+    def _reason_to_end(self, block: int, spent_s: float, longest_s: float) -> str | None:
+        planned = self._experiment.blocks
+        if self._precision is None and block > planned:
+            return f"all {planned} block{'' if planned == 1 else 's'} done"
+        if self._precision is not None and block > 1:
+            if checks.precise_enough(load_run(self._writer.folder), self._precision):
+                return f"{KNOWN} {self._precision:.0%} after {block - 1} blocks"
+            if block > max(planned, _MOST_BLOCKS):
+                return (
+                    f"not known to {self._precision:.0%} after {block - 1} blocks: the machine is too noisy"
+                )
+        if self._budget_s is not None and spent_s + longest_s > self._budget_s:
+            return f"the time of {duration(self._budget_s)} is spent after {block - 1} blocks"
+        return None
+
+
+def _sender_ceiling_per_s(experiment: Experiment, folder: Path) -> float | None:
+    """What the sender can do on this machine, now; None where no trial needs it."""
+    if isinstance(experiment.workload, Bookmarks) and any(uses_the_api(c) for c in experiment.configurations):
+        return measure_ceiling(folder / "sender")
+    return None
+
+
+def _host(experiment: Experiment, settings: Settings, folder: Path, kept: ExitStack) -> WorkerHost | None:
+    if not isinstance(experiment.workload, Bookmarks):
+        return None
+    return kept.enter_context(WorkerHost(settings, folder / "worker-host.log"))
+
+
+def _one(
+    planned: PlannedTrial,
+    experiment: Experiment,
+    settings: Settings,
+    writer: RunWriter,
+    shown: Reporter,
+    host: WorkerHost | None,
+    ceiling_per_s: float | None,
+) -> None:
+    folder = writer.folder / "trials" / f"{planned.number:03}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in the middle of it
+    folder.mkdir(parents=True)
+    shown.begins(planned)
+    with ExitStack() as own:
+        if host is None:
+            host = _host(experiment, settings, folder, own)
+        with Trial(planned, experiment, settings, folder, host, sender_ceiling_per_s=ceiling_per_s) as trial:
+            trial.wait_ready()
+            trial.measure(shown.progressed)
+    row = trial.row()
+    writer.add(planned, row, trial.events, trial.series)
+    shown.ended(planned, row)
+    if row.status == OK:
+        # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
+        shutil.rmtree(folder)
+
+
+def recorded_settings(settings: Settings) -> dict[str, str]:
+    """What the trials run with, as others may know it: of a model's folder the name alone."""
+    model = settings.embedding_model
+    if Path(model).is_absolute() or Path(model).is_dir():
+        model = Path(model).name
+    mapping = replace(settings_of_trials(settings), embedding_model=model).to_mapping()
+    return {name: value for name, value in mapping.items() if name not in _WHOSE_MACHINE_IT_WAS}
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that Ctrl-C adds to, beside raising KeyboardInterrupt as ever: Python drops an exception from a signal
+    handler that happens to run in a finaliser, and the run would go on.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)

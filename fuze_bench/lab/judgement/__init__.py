@@ -1,0 +1,1 @@
+"""What may be said of a recorded run: verdicts, statistics, comparisons and their tables."""

@@ -1,0 +1,289 @@
+"""Reasons to doubt a trial, from its record alone: what was lost, impossible, late, saturated, growing or drifting.
+
+Each function takes the trial's row, its events or its series (DataFrames with the columns of a run folder), and
+answers unknown where what it needs was not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fuze_bench.lab.judgement.growth import STRETCHES, Growth, growth_of, line_through_stretches
+from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, SAMPLES_BEYOND
+from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.verdicts import Answer, Verdict, Verdicts
+
+#: A send is late when it comes later than the gap between two sends, and in any case after this …
+LATE_MS = 10.0
+#: … but not within this: an operating system wakes a sleeping sender no more punctually.
+PUNCTUAL_MS = 1.0
+#: The share of sends that may be late: none of them moves a p99.
+LATE_SHARE = 0.01
+#: A load generator above this share of its own ceiling measures itself.
+CEILING_SHARE = 0.6
+#: Service times that changed by more than this share over the window have a trend.
+TREND_SHARE = 0.1
+#: With one of these a trial does not count: what was offered, or recorded, is not what the figures would say.
+INVALIDATING = frozenset({"impossible samples", "load generator late", "load generator saturated"})
+#: Stamps in the order in which a job passes them; it is acknowledged at any time after it was sent.
+_ORDER = (("intended_ns", "sent_ns"), ("sent_ns", "acknowledged_ns"), ("sent_ns", "queued_ns"))
+_ORDER_OF_WORK = (("queued_ns", "started_ns"), ("started_ns", "done_ns"))
+_DURATIONS = ("fetch_ms", "extract_ms", "embed_ms", "analyse_ms")
+_ENDED = ("processed", "failed", "refused")
+
+#: A row of the trials: a mapping or a Series.
+Row = Mapping[str, Any]
+
+
+def judge(
+    trials: pd.DataFrame,
+    events: pd.DataFrame,
+    series: pd.DataFrame,
+    *,
+    target_wait_s: float | None = None,
+) -> Verdicts:
+    """Every verdict on every trial that ended well, and on the number of blocks.
+
+    `target_wait_s`: with it, a growing backlog says when it breaks this wait.
+    """
+    good = trials[trials["status"] == "ok"]
+    found: list[Verdict] = [too_few_blocks(int(good["block"].nunique()))]
+    for _, row in good.iterrows():
+        of_trial = [table[table["trial"] == row["trial"]] for table in (events, series)]
+        found += judge_trial(row, *of_trial, target_wait_s=target_wait_s)
+    return Verdicts.of(found)
+
+
+def judge_trial(
+    trial: Row, events: pd.DataFrame, series: pd.DataFrame, *, target_wait_s: float | None = None
+) -> Verdicts:
+    """Every verdict on one trial. A backlog, sent all at once, has no rate that a sender could fall behind of."""
+    found = [
+        lost(trial, events),
+        duplicated(trial, events),
+        impossible_samples(trial, events),
+        not_drained(trial),
+        growing_backlog(trial, events, series, target_wait_s=target_wait_s),
+        trend(trial, events),
+    ]
+    if trial.get("arrivals") != "backlog":
+        found += [generator_late(trial, events), generator_saturated(trial)]
+    return Verdicts.of(found)
+
+
+def invalid_trials(verdicts: Iterable[Verdict]) -> set[int]:
+    """Numbers of the trials that do not count, because a verdict in INVALIDATING holds."""
+    return {
+        v.trial for v in verdicts if v.trial is not None and v.answer is Answer.YES and v.name in INVALIDATING
+    }
+
+
+def lost(trial: Row, events: pd.DataFrame) -> Verdict:
+    """Whether a job was acknowledged and, though all was drained, never came to an end."""
+    name, recorded, drained = "lost", _number(trial, "lost"), _flag(trial, "drained")
+    open_jobs = None
+    if _has(events, "acknowledged_ns", "done_ns", "status") and len(events):
+        ended = events["done_ns"].notna() | events["status"].isin(_ENDED)
+        open_jobs = int((events["acknowledged_ns"].notna() & ~ended).sum())
+    if recorded or (drained and open_jobs):
+        count = max(int(recorded or 0), open_jobs or 0 if drained else 0)
+        return _verdict(trial, name, Answer.YES, f"{_jobs(count)} acknowledged, but never at an end")
+    if recorded is None and open_jobs is None:
+        return _verdict(trial, name, Answer.UNKNOWN, "neither a count nor events were recorded")
+    if open_jobs and not drained:
+        reason = f"{_jobs(open_jobs)} still open when the wait for them ended"
+        return _verdict(trial, name, Answer.UNKNOWN, reason)
+    return _verdict(trial, name, Answer.NO, "every acknowledged job came to an end")
+
+
+def duplicated(trial: Row, events: pd.DataFrame) -> Verdict:
+    """Whether work was done twice, or a job stands twice in the record."""
+    name, recorded = "duplicated", _number(trial, "duplicated")
+    twice = int(events["job"].duplicated().sum()) if _has(events, "job") else 0
+    if recorded or twice:
+        reason = f"{_jobs(recorded or 0)} done more than once, {_jobs(twice)} twice in the record"
+        return _verdict(trial, name, Answer.YES, reason)
+    if recorded is None:
+        return _verdict(trial, name, Answer.UNKNOWN, "how often each job was done was not recorded")
+    return _verdict(trial, name, Answer.NO, "no job was done more than once")
+
+
+def impossible_samples(trial: Row, events: pd.DataFrame) -> Verdict:
+    """Whether stamps run backwards, work ended that had not begun, or a figure is negative or not finite."""
+    name = "impossible samples"
+    if not len(events) or not _has(events, "started_ns", "done_ns"):
+        return _verdict(trial, name, Answer.UNKNOWN, "no events were recorded")
+    faults = {
+        f"{later.removesuffix('_ns')} before {earlier.removesuffix('_ns')}": _before(events, later, earlier)
+        for earlier, later in (*_ORDER, *_ORDER_OF_WORK)
+        if _has(events, earlier, later)
+    }
+    faults["done without a start"] = int((events["done_ns"].notna() & events["started_ns"].isna()).sum())
+    for column in _DURATIONS:
+        if _has(events, column):
+            values = events[column].dropna().to_numpy(dtype=np.float64)
+            faults[f"{column} negative or infinite"] = int((~np.isfinite(values) | (values < 0)).sum())
+    counts = (
+        "offered",
+        "sent",
+        "acknowledged",
+        "processed",
+        "lost",
+        "throughput_per_s",
+        "window_s",
+        "drain_s",
+    )
+    for column in counts:
+        value = _number(trial, column)
+        if value is not None and (value < 0 or not np.isfinite(value)):
+            faults[f"{column} is {value:g}"] = 1
+    found = [f"{count} × {fault}" for fault, count in faults.items() if count]
+    if found:
+        return _verdict(trial, name, Answer.YES, ", ".join(found))
+    return _verdict(trial, name, Answer.NO, f"the stamps of all {len(events)} jobs are in order")
+
+
+def late_limit_ms(rate_per_s: float | None) -> float:
+    """How late a send may be: the gap between two sends at this rate, between PUNCTUAL_MS and LATE_MS."""
+    return LATE_MS if not rate_per_s else min(LATE_MS, max(PUNCTUAL_MS, 1e3 / rate_per_s))
+
+
+def generator_late(trial: Row, events: pd.DataFrame) -> Verdict:
+    """Whether more than LATE_SHARE of the sends, so their p99, came later than `late_limit_ms` after the intended
+    time. Counted, so that it holds for any number of sends."""
+    name = "load generator late"
+    if not _has(events, "intended_ns", "sent_ns"):
+        return _verdict(trial, name, Answer.UNKNOWN, "when jobs were sent was not recorded")
+    sent = events[["intended_ns", "sent_ns"]].dropna().astype("int64")
+    late_ms = ((sent["sent_ns"] - sent["intended_ns"]) / 1e6).to_numpy(dtype=np.float64)
+    if not len(late_ms):
+        return _verdict(trial, name, Answer.UNKNOWN, "when jobs were sent was not recorded")
+    limit_ms = late_limit_ms(_number(trial, "rate_per_s"))
+    share = float((late_ms > limit_ms).mean())
+    reason = f"{cell(100 * share)} % of {len(late_ms)} sends came more than {cell(limit_ms)} ms late"
+    return _verdict(trial, name, Answer.YES if share > LATE_SHARE else Answer.NO, reason)
+
+
+def generator_saturated(trial: Row) -> Verdict:
+    """Whether the load generator sent more than CEILING_SHARE of what it can send at most on this machine."""
+    name = "load generator saturated"
+    sent, window_s = _number(trial, "sent"), _number(trial, "window_s")
+    ceiling = _number(trial, "sender_ceiling_per_s")
+    if sent is None or not window_s or not ceiling:
+        return _verdict(trial, name, Answer.UNKNOWN, "its ceiling, or what it sent, was not recorded")
+    share = sent / window_s / ceiling
+    reason = f"it sent {cell(sent / window_s)} /s, {cell(100 * share)} % of its ceiling of {cell(ceiling)} /s"
+    return _verdict(trial, name, Answer.YES if share > CEILING_SHARE else Answer.NO, reason)
+
+
+def not_drained(trial: Row) -> Verdict:
+    """Whether jobs were still in flight when the time for them was up; their times are then lower bounds."""
+    name, drained, unfinished = "not drained", _flag(trial, "drained"), _number(trial, "unfinished")
+    if drained is False or unfinished:
+        what = _jobs(unfinished) if unfinished else "some jobs"
+        reason = f"{what} still in flight when the time was up, so that quantiles are lower bounds"
+        return _verdict(trial, name, Answer.YES, reason)
+    if drained is None:
+        return _verdict(trial, name, Answer.UNKNOWN, "whether the queues were empty was not recorded")
+    return _verdict(trial, name, Answer.NO, "nothing was in flight at the end")
+
+
+def queue_growth(trial: Row, series: pd.DataFrame) -> dict[str, Growth | None]:
+    """The growth of each queue over the window of the offered load; None where there are too few samples."""
+    if not _has(series, "t_s", "thing", "metric", "value"):
+        return {}
+    depths = series[(series["metric"] == "depth") & (series["t_s"] >= 0)]
+    if (window_s := _number(trial, "window_s")) is not None:
+        depths = depths[depths["t_s"] <= window_s]
+    return {
+        str(queue): growth_of(str(queue), rows["t_s"].tolist(), rows["value"].tolist())
+        for queue, rows in depths.dropna(subset=["value"]).groupby("thing")
+    }
+
+
+def growing_backlog(
+    trial: Row, events: pd.DataFrame, series: pd.DataFrame, *, target_wait_s: float | None = None
+) -> Verdict:
+    """Whether a queue grew while load was offered: then it has no typical wait, and no quantile says anything."""
+    name = "growing backlog"
+    growths = queue_growth(trial, series)
+    known = [growth for growth in growths.values() if growth is not None]
+    growing = [growth for growth in known if growth.grows]
+    if growing:
+        words = [
+            growth.in_words(target_wait_s, _done_per_s(trial, events, growth.queue)) for growth in growing
+        ]
+        return _verdict(trial, name, Answer.YES, "; ".join(words))
+    if not known or len(known) < len(growths):
+        return _verdict(trial, name, Answer.UNKNOWN, "too few samples of the queues' depth within the window")
+    return _verdict(trial, name, Answer.NO, "; ".join(growth.in_words() for growth in known))
+
+
+def trend(trial: Row, events: pd.DataFrame) -> Verdict:
+    """Whether service times rose or fell by more than TREND_SHARE over the window: it was not one state that was
+    measured, but a warm-up or a machine that changed."""
+    name = "trend inside the window"
+    if not _has(events, "started_ns", "done_ns"):
+        return _verdict(trial, name, Answer.UNKNOWN, "no events were recorded")
+    done = events[["started_ns", "done_ns"]].dropna().astype("int64")
+    if len(done) < STRETCHES * SAMPLES_BEYOND:
+        reason = f"too few: {len(done)} jobs are done, {STRETCHES * SAMPLES_BEYOND} are needed"
+        return _verdict(trial, name, Answer.UNKNOWN, reason)
+    started_s = (done["started_ns"] - done["started_ns"].min()).to_numpy(dtype=np.float64) / 1e9
+    service_ms = (done["done_ns"] - done["started_ns"]).to_numpy(dtype=np.float64) / 1e6
+    line = line_through_stretches(started_s.tolist(), service_ms.tolist())
+    if line is None or line.mean <= 0:
+        return _verdict(trial, name, Answer.UNKNOWN, "jobs started in too few parts of the window")
+    share = line.slope * line.window_s / line.mean
+    is_clear = not line.low <= 0 <= line.high
+    reason = f"service times changed by {cell(100 * share)} % over {cell(line.window_s)} s ({len(done)} jobs)"
+    answer = Answer.YES if is_clear and abs(share) > TREND_SHARE else Answer.NO
+    return _verdict(trial, name, answer, reason)
+
+
+def too_few_blocks(blocks: int) -> Verdict:
+    """Whether a run's blocks are too few for a claim."""
+    answer = Answer.YES if blocks < BLOCKS_TO_CONCLUDE else Answer.NO
+    return Verdict("too few blocks", answer, f"{blocks} blocks, {BLOCKS_TO_CONCLUDE} are needed for a claim")
+
+
+def _done_per_s(trial: Row, events: pd.DataFrame, queue: str) -> float | None:
+    """What was finished of a queue's jobs a second within the window; None where that was not recorded."""
+    window_s = _number(trial, "window_s")
+    if not window_s or not _has(events, "queue", "intended_ns", "done_ns") or not len(events):
+        return None
+    end_ns = int(events["intended_ns"].min()) + round(window_s * 1e9)
+    done_ns = events.loc[events["queue"] == queue, "done_ns"].dropna()
+    return int((done_ns <= end_ns).sum()) / window_s
+
+
+def _jobs(count: float) -> str:
+    return f"{cell(count)} job{'' if count == 1 else 's'}"
+
+
+def _before(events: pd.DataFrame, later: str, earlier: str) -> int:
+    """How many rows have the later stamp before the earlier one."""
+    both = events[[earlier, later]].dropna().astype("int64")
+    return int((both[later] < both[earlier]).sum())
+
+
+def _has(table: pd.DataFrame, *columns: str) -> bool:
+    return set(columns) <= set(table.columns)
+
+
+def _number(trial: Row, column: str) -> float | None:
+    value = trial.get(column)
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _flag(trial: Row, column: str) -> bool | None:
+    value = trial.get(column)
+    return None if value is None or pd.isna(value) else bool(value)
+
+
+def _verdict(trial: Row, name: str, answer: Answer, reason: str) -> Verdict:
+    return Verdict(name, answer, reason, int(trial["trial"]))

@@ -1,0 +1,1 @@
+"""What a trial starts and watches: web site, Redis, API and workers as real processes."""

@@ -1,0 +1,1 @@
+"""What each notebook asks: its question's figures, plots and answer, from recorded runs."""

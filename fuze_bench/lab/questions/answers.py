@@ -1,0 +1,94 @@
+"""The answers that a run gives to the questions it was made for, each in a sentence or two, with its doubts."""
+
+from __future__ import annotations
+
+import itertools
+
+from fuze_bench.errors import LabError
+from fuze_bench.lab.judgement import stats, summaries
+from fuze_bench.lab.judgement.checks import Conclusion, doubts
+from fuze_bench.lab.judgement.comparison import Comparison, compare
+from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.verdicts import Answer
+from fuze_bench.lab.questions.plots import series_of
+from fuze_bench.lab.runs.results import Run
+
+#: One more step of workers pays while it brings at least this many times the throughput.
+PAYS_FROM = 1.1
+#: A backlog of fewer jobs for each worker is called short.
+_LEAST_PER_WORKER = 5
+
+
+def how_many_workers(run: Run) -> Conclusion:
+    """Which configuration was fastest, and where adding workers stopped paying. Raises LabError if no trial counts."""
+    table = summaries.figures(run)
+    medians = {
+        label: found.median
+        for label in run.experiment.labels.values()
+        if (found := stats.spread(list(summaries.by_block(table, label).values())))
+    }
+    if not medians:
+        raise LabError(
+            f"{run.folder} holds no trial that ended well: see `problem` and `log_end` in its trials"
+        )
+    best = max(medians, key=lambda label: medians[label])
+    sentences = [
+        f"{best} had the highest median throughput of the {len(medians)} configurations measured,"
+        f" {cell(medians[best])} jobs/s."
+    ]
+    sentences += [
+        _against(comparison)
+        for comparison in summaries.comparisons(run, "throughput_per_s")
+        if comparison.name == best
+    ]
+    sentences += _where_it_stops_paying(run)
+    exploratory = "" if _blocks(run) >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "
+    return Conclusion(exploratory + " ".join(sentences), (*doubts(run), *_short_backlog(run)))
+
+
+def _where_it_stops_paying(run: Run) -> list[str]:
+    table, found = summaries.figures(run), []
+    counts = {label: c.workers for c, label in run.experiment.labels.items()}
+    for name, labels in series_of(run, "workers").items():
+        steps = sorted(labels, key=lambda label: counts[label])
+        for fewer, more in itertools.pairwise(steps):
+            step = compare(more, summaries.by_block(table, more), fewer, summaries.by_block(table, fewer))
+            if step.ratio is None or (step.ratio.mean >= PAYS_FROM and step.differs is not Answer.NO):
+                continue
+            found.append(
+                f"{name.capitalize()}: beyond {counts[fewer]} more workers did not pay, {_step(step)}."
+            )
+            break
+        else:
+            if len(steps) > 1:
+                found.append(f"{name.capitalize()}: each step up to {counts[steps[-1]]} workers paid.")
+    return found
+
+
+def _step(step: Comparison) -> str:
+    assert step.ratio is not None
+    bounds = "" if step.ratio.low is None else f" ({cell(step.ratio.low)} to {cell(step.ratio.high)})"
+    return f"{step.name} did {cell(step.ratio.mean)} times {step.baseline}{bounds}"
+
+
+def _against(comparison: Comparison) -> str:
+    # That it is exploratory is said at the beginning of the answer.
+    words = comparison.sentence.removeprefix("exploratory: ")
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _short_backlog(run: Run) -> list[str]:
+    most = max(c.workers for c in run.experiment.configurations)
+    if (
+        "backlog" not in {c.arrivals for c in run.experiment.configurations}
+        or run.experiment.jobs >= _LEAST_PER_WORKER * most
+    ):
+        return []
+    return [
+        f"A backlog of {run.experiment.jobs} is short for {most} workers: at its end some have nothing to do, which"
+        " makes many workers look slower than they are."
+    ]
+
+
+def _blocks(run: Run) -> int:
+    return int(run.good_trials()["block"].nunique())
