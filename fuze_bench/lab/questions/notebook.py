@@ -11,6 +11,8 @@ from fuze_bench.errors import LabError, nearest
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.runs.results import Run, load_run
 
+#: The run that comes with a checkout: the real pipeline, by number and kind of workers.
+EXAMPLE_RUN = Path(__file__).resolve().parents[3] / "data" / "example-run"
 _DATA = (int, float, str, list, dict, tuple, type(None))
 _OF_IPYTHON = ("In", "Out")
 
@@ -87,10 +89,23 @@ def measure_or_load(
     The run is always read back from its folder, so that an analysis made later sees the same.
     """
     if run_dir is not None:
-        if not isinstance(run_dir, str | Path) or not str(run_dir):
-            raise LabError(f"run_dir is {run_dir!r}, not a folder: name a run's, or leave it None to measure")
-        return load_run(run_dir)
+        return _recorded("run_dir", run_dir, "to measure")
     # Only here: an analysis needs neither Redis nor the pipeline.
     from fuze_bench.lab.experiments.run import run_experiment
 
     return run_experiment(experiment, budget_s=budget_s, precision=precision)
+
+
+def earlier_run(old_run_dir: str | None) -> Run:
+    """The run recorded in the folder `old_run_dir`; where that is None, EXAMPLE_RUN. Raises LabError for no run."""
+    if old_run_dir is None:
+        return load_run(EXAMPLE_RUN)
+    return _recorded("old_run_dir", old_run_dir, "for the one that comes with the project")
+
+
+def _recorded(name: str, folder: object, what_none_is_for: str) -> Run:
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise LabError(
+            f"{name} is {folder!r}, not a folder: name a run's, or leave it None {what_none_is_for}"
+        )
+    return load_run(folder)

@@ -15,6 +15,8 @@ import click
 from fuze_bench.errors import LabError, nearest
 
 NOTEBOOKS_DIRECTORY = Path(__file__).resolve().parents[3] / "notebooks"
+#: Shows how to begin, with a run of another machine: in a report only if it is named.
+_INTRODUCTION = "start_here"
 
 
 @click.command()
@@ -29,7 +31,7 @@ NOTEBOOKS_DIRECTORY = Path(__file__).resolve().parents[3] / "notebooks"
     "--notebook",
     "names",
     multiple=True,
-    help="A notebook to run, by its name or path; repeatable.  [default: all]",
+    help="A notebook to run, by its name or path; repeatable.  [default: all but start_here]",
 )
 @click.option(
     "--rate", type=float, help="Decide for so many jobs a second.  [default: 70 % of the most measured]"
@@ -56,7 +58,7 @@ def report(
         raise LabError(f"wait-p95={wait_p95}: give a time above 0")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    notebooks = [find_notebook(name) for name in names] or list(known_notebooks().values())
+    notebooks = [find_notebook(name) for name in names] or reported_notebooks()
     with _a_home():
         # Only now: a wrong option is refused before papermill and pandas are imported.
         from fuze_bench.lab.report.build import build_report
@@ -106,6 +108,11 @@ def known_notebooks() -> dict[str, Path]:
     if not found:
         raise LabError("there are no notebooks beside the package: work in a checkout of the repository")
     return found
+
+
+def reported_notebooks() -> list[Path]:
+    """The notebooks that a report runs where none is named: those with a question about this machine."""
+    return [path for name, path in known_notebooks().items() if name != _INTRODUCTION]
 
 
 def find_notebook(name: str) -> Path:
