@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.experiments.estimate import plan_in_words
+from fuze_bench.lab.experiments.estimate import plan_in_words, trial_s
 from fuze_bench.lab.experiments.factors import Configuration
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.pipeline.settings import Settings
@@ -73,6 +73,21 @@ def test_the_examples_can_be_read_and_planned(path: Path) -> None:
     experiment = Experiment.from_yaml(path)
     assert experiment.name == path.stem
     assert f"{len(experiment.plan())} trials, about " in plan_in_words(experiment)
+
+
+def test_every_notebook_has_an_example_of_its_name() -> None:
+    notebooks = {path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")}
+    assert notebooks
+    assert notebooks <= {path.stem for path in SPECS}
+
+
+def test_the_time_counts_no_model_for_other_jobs_and_no_wait_beyond_the_limit() -> None:
+    [start_here] = [path for path in SPECS if path.stem == "start_here"]
+    assert plan_in_words(Experiment.from_yaml(start_here)).endswith("18 trials, about 30 s")
+    rushed: dict[str, Any] = {"fixed": {"arrivals": "constant", "rate_per_s": 100}, "duration_s": 10}
+    patient, hasty = (Experiment(**rushed, drain_limit_s=limit_s) for limit_s in (None, 2))
+    assert trial_s(patient, patient.baseline) > 60
+    assert 12 <= trial_s(hasty, hasty.baseline) < 20
 
 
 def test_a_setting_of_the_pipeline_is_a_factor_in_one_line() -> None:

@@ -7,10 +7,11 @@ import os
 from fuze_bench.lab.experiments.factors import Configuration
 from fuze_bench.lab.experiments.progress import duration
 from fuze_bench.lab.experiments.spec import Experiment
-from fuze_bench.lab.experiments.workloads import Synthetic
+from fuze_bench.lab.experiments.workloads import Bookmarks, Synthetic
 
 #: Rough guesses of an ordinary machine; the measured times replace them after the first trial.
 _SET_UP_S = 3.0
+_SET_UP_OF_JOBS_S = 1.0
 _MODEL_S = 8.0
 _BOOKMARK_CPU_S = 0.12
 _JOB_S = 0.01
@@ -24,7 +25,7 @@ def plan_in_words(experiment: Experiment) -> str:
         for planned in experiment.plan()
     ]
     total_s = sum(trial_s(experiment, planned.configuration) for planned in experiment.plan())
-    if experiment.fresh == "data":
+    if experiment.fresh == "data" and isinstance(experiment.workload, Bookmarks):
         total_s += _MODEL_S
     return "\n".join([*lines, f"{len(lines)} trials, about {duration(total_s)}"])
 
@@ -43,5 +44,13 @@ def trial_s(experiment: Experiment, configuration: Configuration) -> float:
             (_BOOKMARK_CPU_S + overhead_s) / cores,
             (_BOOKMARK_CPU_S + overhead_s + configuration.origin_latency_ms / 1e3) / configuration.workers,
         )
-    begin_s = _SET_UP_S + (_MODEL_S if experiment.fresh == "processes" else 0)
-    return begin_s + max(arrivals.window_s, drain_s)
+    if experiment.drain_limit_s is not None:
+        drain_s = min(drain_s, arrivals.window_s + experiment.drain_limit_s)
+    return _begin_s(experiment) + max(arrivals.window_s, drain_s)
+
+
+def _begin_s(experiment: Experiment) -> float:
+    """Until a trial's parts are ready; jobs that are no bookmarks need no model, no web site and no database."""
+    if not isinstance(experiment.workload, Bookmarks):
+        return _SET_UP_OF_JOBS_S
+    return _SET_UP_S + (_MODEL_S if experiment.fresh == "processes" else 0)
