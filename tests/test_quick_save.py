@@ -217,6 +217,11 @@ def test_latency_is_drawn_against_the_rate_with_target_and_knees(three_ways: Run
     assert not [line for line in axes.lines if str(line.get_label()).startswith("within the request: p95")]
     _check_knees(axes, three_ways)
     assert plot.description.count("the knee lies between") == 3
+    plot.figure.draw_without_rendering()
+    for axis in (axes.xaxis, axes.yaxis):
+        shown = {label.get_text() for label in axis.get_ticklabels(which="both")} - {""}
+        assert {"20", "50", "100"} <= shown, "between 10 and 1,000 it says too little"
+        assert all(re.fullmatch(r"[\d,.]+", text) for text in shown), shown
     assert plot.png().startswith(b"\x89PNG")
 
 

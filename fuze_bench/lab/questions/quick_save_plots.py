@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -11,6 +12,9 @@ from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below
 from fuze_bench.lab.questions.quick_save import WAYS, Search, attempts_table, knees
 from fuze_bench.lab.runs.results import Run
+
+#: Over more decades, there is no room for labels between the powers of ten.
+_FEW_DECADES = 2.5
 
 
 def latency(run: Run) -> Plot:
@@ -38,10 +42,10 @@ def latency(run: Run) -> Plot:
         target_ms, color="black", linewidth=1, linestyle="--", label="within this: 95 % of the answers"
     )
     _shade_knees(axes, run)
-    _finish(axes, "milliseconds from intended to answered", "Quick-save: lower is better")
+    _finish(axes, "intended to answered, ms", "Quick-save: lower is better")
     axes.set_yscale("log")
     axes.autoscale(axis="y")  # of a logarithm there is no 0
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    _plain_numbers(axes.yaxis)
     legend_below(figure)
     words = "; ".join(f"{WAYS[mode]}: {knee.sentence}" for mode, knee in knees(run).items())
     return Plot(figure, f"Time to quick-save's answer against the offered rate. {words}.")
@@ -91,4 +95,16 @@ def _shade_knees(axes: Axes, run: Run) -> None:
 def _finish(axes: Axes, y_label: str, title: str) -> None:
     dress(axes, "saves offered per second", y_label, f"{title} (shaded: the knee)")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    _plain_numbers(axes.xaxis)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """A logarithmic axis without powers of ten; one of few decades is also labelled at 2 and 5 times each."""
+
+    def between(value: float, _: object) -> str:
+        low, high = sorted(axis.get_view_interval())
+        is_labelled = high / low < 10**_FEW_DECADES and f"{value:e}"[0] in "25"
+        return f"{value:,.10g}" if is_labelled else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(FuncFormatter(between))
