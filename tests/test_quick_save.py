@@ -15,6 +15,7 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement.tables import TOO_FEW, show
 from fuze_bench.lab.questions.plots import LOOKS
 from fuze_bench.lab.questions.quick_save import (
+    WAYS,
     Search,
     attempts_table,
     how_much_it_takes,
@@ -210,10 +211,11 @@ def test_latency_is_drawn_against_the_rate_with_target_and_knees(three_ways: Run
         median = _line(axes, f"{way}: median")
         drawn = dict(zip(median.get_xdata(), median.get_ydata(), strict=True))
         assert drawn == table.loc[[way]].groupby("offered /s")["median, ms"].median().to_dict()
+    marks = [tuple(line.get_ydata()) for line in axes.lines if str(line.get_label()).startswith("_")]
+    assert marks == [tuple(table.loc[way, "median, ms"]) for way in WAYS.values()]
     stated = table.loc["by RQ"].dropna(subset=["p95, ms"])
     assert 0 < len(stated) < len(table.loc["by RQ"])
-    marks = _line(axes, "by RQ: p95")
-    assert list(marks.get_ydata()) == list(stated["p95, ms"])
+    assert list(_line(axes, "by RQ: p95").get_ydata()) == list(stated["p95, ms"])
     assert not [line for line in axes.lines if str(line.get_label()).startswith("within the request: p95")]
     _check_knees(axes, three_ways)
     assert plot.description.count("the knee lies between") == 3
