@@ -151,3 +151,5 @@ def test_it_takes_half_a_minute_leads_to_every_other_notebook_and_is_in_no_repor
     links = re.findall(r"\]\((\w+)\.ipynb\)", cells[-1].source)
     assert sorted([*links, "start_here"]) == list(known_notebooks())
     assert [path.stem for path in reported_notebooks()] == sorted(links)
+    readme = re.findall(r"^\| \[`(\w+)`\]\(notebooks/", (DATA.parent / "README.md").read_text(), re.MULTILINE)
+    assert readme == ["start_here", *links]
