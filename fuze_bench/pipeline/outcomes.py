@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 #: A page that is processed again must show at least this share of the words that are stored.
 _LEAST_KEPT = 0.5
-#: How often a database that answers may refuse an outcome, and how long it is left alone in between.
+#: How often a database that takes writes may refuse an outcome, and how long it is left alone in between.
 _MOST_REFUSALS = 2
 _STEP_S = 0.5
 
 
 class Outcomes:
-    """Decides and stores. `patience_s`: how long a database that is away is waited for."""
+    """Decides and stores. `patience_s`: how long a database that is away, or takes no writes, is waited for."""
 
     def __init__(self, store: Store, settings: Settings, clock: Clock, patience_s: float) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class Outcomes:
     def store(self, found: list[Ended]) -> list[Ended]:
         """Store what came of the claims, which keep their leases meanwhile; returns what counts: where the claim held.
 
-        What a database that answers refuses is stored one by one, in the end as an internal error: else it would be
+        What a database that takes writes refuses is stored one by one, in the end as an internal error: else it would be
         tried for ever. Raises StoreError.
         """
         return self._finish([self._decided(each) for each in found])
@@ -59,7 +59,7 @@ class Outcomes:
                 return [each for each, was_held in zip(results, held, strict=True) if was_held]
             except StoreError as error:
                 logger.warning("what came of %d bookmarks is not stored yet: %s", len(results), error)
-                refusals += self._answers()
+                refusals += self._takes_writes(results)
                 if refusals > _MOST_REFUSALS or time.monotonic() >= until_s:
                     raise
                 if refusals == _MOST_REFUSALS:
@@ -68,9 +68,10 @@ class Outcomes:
                     results = [self._decided(results[0]._replace(outcome=internal_error("store", error)))]
             time.sleep(_STEP_S)
 
-    def _answers(self) -> bool:
+    def _takes_writes(self, results: list[Ended]) -> bool:
+        """Of the very rows: one that only answers, as a standby or with a full disk, is as good as away."""
         try:
-            self._store.ping()
+            self._store.renew([each.claim for each in results], self._settings.lease_s)
         except StoreError:
             return False
         return True
