@@ -19,6 +19,7 @@ from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.leases import Leases
 from fuze_bench.pipeline.process import Pipeline
+from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
@@ -74,6 +75,18 @@ def test_two_deploys_during_a_slow_page_are_not_its_fault(
             kill(psutil.Process(worker.pid))
     with start_worker(hasty, "--kind", kind):
         wait_until(lambda: status(service, result.bookmark.id) is Status.PROCESSED, what="it to be done")
+
+
+def test_a_deploy_before_the_page_is_taken_in_hand_is_not_its_fault(
+    service: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """An interpreter of its own takes seconds to get as far as the claim, and the worker is told to stop meanwhile."""
+    service.save([service.check(user_id=1, url=f"{origin.url}/slow/4000/1")])
+    with start_worker(hasty, "--kind", "spawn") as worker, connect(hasty.redis_url or "") as client:
+        wait_until(lambda: client.exists("rq:wip:default"), what="the job to be taken")
+        worker.signal(signal.SIGTERM)
+        assert service.store.counts()[Status.PENDING] == 1
+        wait_until(lambda: told_to_stop(service), what="the worker to have said so")
 
 
 def told_to_stop(service: BookmarkService) -> bool:

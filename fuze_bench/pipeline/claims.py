@@ -132,12 +132,13 @@ class Claims:
         with self._db.write() as connection:
             return connection.execute(sa.update(bookmarks).where(_held_by(process)).values(_UNUSED)).rowcount
 
-    def excuse(self, process: str) -> None:
-        """The process of that `process_name` was told to stop: it goes on, but if it is killed, that is no death."""
+    def excuse(self, process: str) -> int:
+        """The process of that `process_name` was told to stop: it goes on, but if it is killed, that is no death of
+        what it holds now. How many that is.
+        """
         with self._db.write() as connection:
-            connection.execute(
-                sa.update(bookmarks).where(_held_by(process)).values(death_note=_about(_STOPPING))
-            )
+            statement = sa.update(bookmarks).where(_held_by(process)).values(death_note=_about(_STOPPING))
+            return connection.execute(statement).rowcount
 
     def finish(self, results: Sequence[tuple[Claim, Outcome, Mapping[str, float]]]) -> list[bool]:
         """Store each claim's outcome and stage durations (ms), all in one transaction.

@@ -82,14 +82,15 @@ class Recovery:
         except FuzeError as error:
             logger.warning("recovery: %s", error)
 
-    def excuse(self, pid: int) -> None:
+    def excuse(self, pid: int) -> bool:
         """A process of this host that works on bookmarks is told to stop: should it be killed, that is no death of
-        theirs. Errors are logged.
+        theirs. False if it holds none yet, or if that cannot be stored now, which is logged.
         """
         try:
-            self._store.excuse(process_name(pid))
+            return self._store.excuse(process_name(pid)) > 0
         except FuzeError as error:
             logger.warning("recovery: %s", error)
+            return False
 
     def send_again(self, job_id: str, pid: int = 0) -> None:
         """The job was broken off through no fault of its bookmark, which goes back on its queue if it still waits.

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 #: A worker that idles wakes up this often to say that it lives and to look after the registries.
 IDLE_STEP_S = 2
 _PAUSE_CHECK_S = 0.5
+_EXCUSE_STEP_S = 0.2
 
 
 class _PipelineWorker(OutlivesRedis):
@@ -108,10 +109,13 @@ class _PipelineWorker(OutlivesRedis):
         self._stop_requested = True
         if self.executions:
             # Whoever stops us may lose patience. Not here: the signal may have come in the middle of a transaction.
-            threading.Thread(
-                target=self.recovery.excuse, args=(self.horse_pid or os.getpid(),), daemon=True
-            ).start()
+            threading.Thread(target=self._excuse_job_in_hand, name="excuse", daemon=True).start()
         super()._shutdown()
+
+    def _excuse_job_in_hand(self) -> None:
+        """Until it is stored: an interpreter of its own needs seconds to come to its claim."""
+        while self.executions and not self.recovery.excuse(self.horse_pid or os.getpid()):
+            time.sleep(_EXCUSE_STEP_S)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         self._horse_end = super().wait_for_horse()
