@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from conftest import StartWorker, wait_until
 from psycopg import sql
+from rq.command import send_stop_job_command
+from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
@@ -87,6 +89,23 @@ def test_a_deploy_before_the_page_is_taken_in_hand_is_not_its_fault(
         worker.signal(signal.SIGTERM)
         assert service.store.counts()[Status.PENDING] == 1
         wait_until(lambda: told_to_stop(service), what="the worker to have said so")
+
+
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_a_job_that_is_stopped_is_cancelled(
+    kind: str, service: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """By RQ's own command, which kills the process that has the job: nobody wants it begun again, and it killed nobody."""
+    [result] = service.save([service.check(user_id=1, url=f"{origin.url}/slow/30000/1")])
+    with start_worker(hasty, "--kind", kind), connect(hasty.redis_url or "") as client:
+        wait_until(lambda: origin.hits("/slow/30000/1") == 1, what="the page's turn")
+        send_stop_job_command(client, result.job.id, serializer=JSONSerializer)
+        wait_until(lambda: status(service, result.bookmark.id) is Status.FAILED, what="it to be given up")
+    found = service.store.get(result.bookmark.id)
+    assert found is not None
+    assert found.reason is Reason.CANCELLED
+    assert service.store.rows("deaths") == [{"deaths": 0}]
+    assert origin.hits("/slow/30000/1") == 1
 
 
 def told_to_stop(service: BookmarkService) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 from rq.exceptions import StopRequested
 
 from fuze_bench.errors import FuzeError, QueueUnavailableError
+from fuze_bench.pipeline import events
 from fuze_bench.pipeline.bookmarks import Mode, Reason, Status, parse_job_id
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.measurements import Measurements
@@ -110,6 +111,22 @@ class Recovery:
                 and (bookmark.retry_at or 0) <= time.time()
             ):
                 self._queue.dispatch([bookmark], again=True)
+        except FuzeError as error:
+            logger.warning("recovery: %s", error)
+
+    def cancel(self, job_id: str) -> None:
+        """The job was stopped on purpose: its bookmark, if this is its job still, has failed as `cancelled`. Errors are
+        logged.
+        """
+        key = parse_job_id(job_id)
+        if key is None:
+            return
+        try:
+            bookmark = self._store.get(key[0])
+            if bookmark is not None and bookmark.generation == key[1]:
+                cancelled = self._store.cancel([bookmark.id])
+                self._measurements.failed(Reason.CANCELLED, len(cancelled))
+                events.told(cancelled, "cancelled")
         except FuzeError as error:
             logger.warning("recovery: %s", error)
 

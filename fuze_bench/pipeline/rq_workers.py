@@ -55,6 +55,13 @@ class _PipelineWorker(OutlivesRedis):
         elif not isinstance(exc_info[1], ProcessingError):
             super().handle_exception(job, *exc_info)
 
+    def handle_job_failure(self, job: Any, *arguments: Any, **named: Any) -> None:
+        """As RQ's. Who stops a job by RQ's command, which kills its process, does not want it begun again."""
+        was_stopped = self._stopped_job_id == job.id
+        super().handle_job_failure(job, *arguments, **named)
+        if was_stopped:
+            self.recovery.cancel(job.id)
+
     def execute_job(self, job: Any, queue: Any) -> None:
         with logs.during(job_fields(job.id, queue.name)):
             super().execute_job(job, queue)
