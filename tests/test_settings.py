@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from fuze_bench.errors import SettingsError
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.store import Store
 
 PASSWORD = "p/a#s?s@w:o%r[d]+ü"
 
@@ -53,6 +55,22 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 def test_a_wrong_value_is_named(environment: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.from_mapping(environment)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cret℅@host/x",
+        "postgresql://u:s3cret@[::1:1/x",
+        "postgresql://u:half@s3cret@host/x",
+        "postgresql://u:half@s3cret/rest@host/x",
+        "postgresql://u:pw@host:s3cret/x",
+    ],
+)
+def test_a_database_url_that_cannot_be_read_is_not_shown(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL cannot be read") as raised:
+        Store(Settings.from_mapping({"DATABASE_URL": url, "FUZE_DATA_DIR": str(tmp_path)}))
+    assert "s3cret" not in str(raised.value)
 
 
 def test_redis_from_its_parts() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fuze_bench.errors import StoreError, one_line
+from fuze_bench.errors import SettingsError, StoreError, one_line
 from fuze_bench.pipeline.schema import metadata
 
 #: SQLite waits this long for another writer; no transaction here takes a hundredth of it.
@@ -75,8 +75,14 @@ def _translated() -> Iterator[None]:
 
 
 def _make_engine(url: str) -> sa.Engine:
-    with _translated():
-        parsed = sa.make_url(url)
+    try:
+        with _translated():
+            parsed = sa.make_url(url)
+    except ValueError:  # its words quote what it took for the port: perhaps half the password
+        raise SettingsError(
+            "DATABASE_URL cannot be read: its port must be a number, and special characters of the password "
+            "percent-encoded"
+        ) from None
     if parsed.get_backend_name() != "sqlite":
         parsed = parsed.set(query={**_POSTGRESQL_TIMEOUTS, **parsed.query})
         return sa.create_engine(parsed, pool_pre_ping=True)

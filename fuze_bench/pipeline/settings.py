@@ -291,11 +291,13 @@ def _check_database_url(url: str) -> None:
     if scheme not in ("sqlite", "postgresql", "postgres", "postgresql+psycopg"):
         raise SettingsError(f"DATABASE_URL starts with {scheme[:40]!r}: use sqlite:/// or postgresql://")
     try:
-        urlsplit(url)
-    except ValueError as error:
-        raise SettingsError(
-            f"DATABASE_URL cannot be read ({error}): percent-encode special characters"
-        ) from None
+        parts = urlsplit(url)
+        is_cut = scheme != "sqlite" and (parts.netloc + parts.path).count("@") > 1
+    except ValueError:
+        is_cut = True
+    if is_cut:
+        # No word of it is shown, nor of Python's, which quote it: what is cut in the wrong place is the password.
+        raise SettingsError("DATABASE_URL cannot be read: percent-encode special characters of the password")
 
 
 def _redis_url_from_parts(environment: Mapping[str, str]) -> str | None:
