@@ -128,6 +128,7 @@ def test_an_empty_list(api: Client) -> None:
         ("application/json", '{"bookmark": []}', 422, None, "unknown field `bookmark`"),
         ("text/csv", "name,age\n", 422, None, "names no column url"),
         ("text/html", "<p>Hello", 422, None, "holds no bookmarks"),
+        ("text/plain", "PK\x03\x04\x14\0\0\0", 422, None, "not text"),
     ],
 )  # fmt: skip
 def test_what_is_no_list_is_refused_whole(

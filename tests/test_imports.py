@@ -177,6 +177,9 @@ def test_a_format_that_is_named_is_held_to() -> None:
         items("name,age\n", Format.CSV)
     with pytest.raises(InputError, match="holds no bookmarks"):
         items("https://a.org/\n", Format.HTML)
+    for each in Format:
+        with pytest.raises(InputError, match="is not text"):
+            items(b"PK\x03\x04\x14\0\0\0\nurl\n", each)
 
 
 def test_folders_in_folders() -> None:

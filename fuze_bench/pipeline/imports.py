@@ -77,8 +77,11 @@ def read_items(data: bytes, format: Format | None = None) -> Iterator[ImportItem
     Latin-1. Raises InputError if it is none of the formats.
     """
     encoding = _encoding(data)
+    head = _open(data, encoding).read(_HEAD_CHARS)
+    if "\0" in head:
+        raise InputError(f"the file is not text: it {_NEITHER}")
     if format is None:
-        format = _told_by(_open(data, encoding).read(_HEAD_CHARS))
+        format = _told_by(head)
     stream = _open(data, encoding)
     if format is Format.CSV:
         return _csv_items(stream)
@@ -106,8 +109,6 @@ def _open(data: bytes, encoding: str) -> io.TextIOWrapper:
 
 def _told_by(head: str) -> Format:
     """The format of a file that starts like this. Raises InputError."""
-    if "\0" in head:
-        raise InputError(f"the file is not text: it {_NEITHER}")
     if head.lstrip().startswith("<"):
         if _EXPORT.search(head):
             return Format.HTML
