@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from fuze_bench.errors import ServiceError, SettingsError
 from fuze_bench.pipeline.bulk import in_groups, refusal, save_group
 from fuze_bench.pipeline.control import living_workers
 from fuze_bench.pipeline.imports import ImportItem
-from fuze_bench.pipeline.redis_server import connect, masked_url, redis_for, running_private_url
+from fuze_bench.pipeline.redis_server import connect, kept_redis_for, masked_url, running_private_url
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import QUEUES, Kind, Settings
 from fuze_bench.pipeline.store import Store
@@ -39,10 +39,13 @@ _HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the screen shows: numbers of bookmarks by status, jobs by queue (None: Redis is away), workers alive."""
+    """What the screen shows: numbers of bookmarks by status, jobs by queue (None: Redis is away) and of all queues for
+    later, workers alive.
+    """
 
     bookmarks: dict[str, int]
     waiting: dict[str, int] | None
+    scheduled: int
     workers: int
     drained: bool
 
@@ -51,8 +54,10 @@ class Snapshot:
         return f"bookmarks: {_pairs(self.bookmarks)} · waiting: {self.queues()} · workers: {self.workers}{self.hint(1)}"
 
     def queues(self) -> str:
-        """How many jobs wait where."""
-        return "Redis is away" if self.waiting is None else _pairs(self.waiting)
+        """How many jobs wait where, and how many come later: to be tried again, or when their host may be asked."""
+        if self.waiting is None:
+            return "Redis is away"
+        return _pairs(self.waiting) + (f", later {self.scheduled}" if self.scheduled else "")
 
     def hint(self, wanted: int) -> str:
         """Why there are fewer workers than wanted, as far as it is known."""
@@ -65,18 +70,28 @@ class System:
     """The running parts. Made by `running_system`, which stops them."""
 
     def __init__(
-        self, settings: Settings, store: Store, children: list[Child], api_url: str, origin_url: str
+        self,
+        settings: Settings,
+        store: Store,
+        children: list[Child],
+        keep_redis: Callable[[], None],
+        api_url: str,
+        origin_url: str,
     ) -> None:
         self.settings = settings
         self.api_url = api_url
         self.origin_url = origin_url
         self._store = store
         self._children = children
+        self._keep_redis = keep_redis
         assert settings.redis_url is not None
         self._redis = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
 
     def snapshot(self) -> Snapshot:
-        """The present state. Raises ServiceError if one of the processes has ended."""
+        """The present state; a private Redis that died is started again. Raises ServiceError if another of the processes
+        has ended, or if Redis does not come up.
+        """
+        self._keep_redis()
         drained = False
         for child in self._children:
             # Workers that were told to drain end well; everything else stays up.
@@ -86,11 +101,13 @@ class System:
             if not drained:
                 raise ServiceError(f"{child.name} ended with code {child.returncode()}:\n{child.log_tail()}")
         try:
-            waiting = {name: Queue(name, connection=self._redis).count for name in QUEUES}
+            queues = {name: Queue(name, connection=self._redis) for name in QUEUES}
+            waiting = {name: queue.count for name, queue in queues.items()}
+            scheduled = sum(self._redis.zcard(q.scheduled_job_registry.key) for q in queues.values())
             workers = len(living_workers(self._redis))
         except redis.RedisError:
-            return Snapshot(self._store.counts(), None, 0, drained)
-        return Snapshot(self._store.counts(), waiting, workers, drained)
+            return Snapshot(self._store.counts(), None, 0, 0, drained)
+        return Snapshot(self._store.counts(), waiting, scheduled, workers, drained)
 
 
 @contextmanager
@@ -108,7 +125,7 @@ def running_system(
     port = free_port(_HOST, port)
     python = sys.executable
     with ExitStack() as stack:
-        settings = stack.enter_context(redis_for(settings))
+        settings, keep_redis = stack.enter_context(kept_redis_for(settings))
         try:
             origin_port = free_port(_HOST, origin_port or 0)
         except SettingsError as error:
@@ -140,7 +157,7 @@ def running_system(
         api.wait_ready(lambda: _answers(f"{api_url}/healthz"), timeout_s=60)
         origin.wait_ready(lambda: origin.log_tail().startswith("ready "), timeout_s=60)
         origin_url = origin.log_tail().split()[1]
-        yield System(settings, store, [origin, worker, api], api_url, origin_url)
+        yield System(settings, store, [origin, worker, api], keep_redis, api_url, origin_url)
 
 
 def run(system: System, workers: int) -> None:

@@ -87,6 +87,13 @@ def test_up_runs_everything_and_ctrl_c_stops_all_of_it(data_dir: Path, tmp_path:
             ),
             what="the failed fetch to be due again",
         )
+        wait_until(lambda: "low 0, later 1 " in child.log_tail(), what="the screen to count it")
+        [redis] = [p for p in psutil.Process(child.pid).children() if p.name() == "redis-server"]
+        redis.kill()
+        wait_until(lambda: "starting it again" in child.log_tail(), what="its death to be seen")
+        wait_until(lambda: running_private_url(data_dir), what="another to run")
+        third = fuze_bench(data_dir, "save", f"{site}/page/9")
+        assert re.search(r"^saved +bookmark-\d-1 \(rq, ", third.stdout, re.MULTILINE)
         assert fuze_bench(data_dir, "drain").returncode == 0
         wait_until(lambda: "workers: 0 (drained)" in child.log_tail(), what="the workers to end")
         child.signal(signal.SIGINT)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ import redis.exceptions
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError, one_line
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.processes import Child
+
+logger = logging.getLogger(__name__)
 
 OLDEST_VERSION = (6, 2)
 #: Unix sockets have short names (108 bytes on Linux, 104 on macOS, the closing NUL included).
@@ -182,6 +185,10 @@ class PrivateRedis:
         child = self._child
         return [] if child is None else [child.pid]
 
+    def is_alive(self) -> bool:
+        """Whether the server that was started here runs."""
+        return self._child is not None and self._child.is_alive()
+
     def start(self) -> None:
         """Start (again); what the append-only file holds is there. Raises ServiceError if it does not come up."""
         self.socket_path.unlink(missing_ok=True)
@@ -258,9 +265,19 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
     """Settings whose `redis_url` is set: as given, else of the private server that already runs in `data_dir`
     (started by another of our processes), else of one that is started here and stopped at the end.
     """
+    with kept_redis_for(settings) as (found, _):
+        yield found
+
+
+@contextmanager
+def kept_redis_for(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    """As `redis_for`, with something to call now and then, in this thread: it starts the server that was started here
+    again if that has died, unless somebody else has meanwhile. Raises ServiceError if it does not come up.
+    """
     if settings.redis_url:
-        yield settings
+        yield settings, lambda: None
         return
+    server: PrivateRedis | None = None
     with ExitStack() as stack:
         # Two that start at the same moment must not both find nothing and start a server each on the same file.
         with _locked(settings.data_dir / "redis"):
@@ -271,7 +288,15 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
                 _write_whole(note, json.dumps({"url": server.url, "pid": server.pid}))
                 stack.callback(note.unlink, missing_ok=True)
                 found = server.url
-        yield replace(settings, redis_url=found)
+
+        def keep() -> None:
+            if server is not None and not server.is_alive():
+                with _locked(settings.data_dir / "redis"):
+                    if running_private_url(settings.data_dir) is None:
+                        logger.warning("the private Redis has died: starting it again")
+                        server.start()
+
+        yield replace(settings, redis_url=found), keep
 
 
 @contextmanager
