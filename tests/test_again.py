@@ -251,6 +251,10 @@ def test_retry_from_the_command_line(service: BookmarkService, settings: Setting
         ],
     )
     assert queued(settings)["low"] == [f"bookmark-{n}-2" for n in (1, 3)]
+    with connect(settings.redis_url or "") as client:
+        client.delete("rq:job:bookmark-1-1")  # as Redis does a day after its end
+    forgotten = CliRunner().invoke(app, ["status", "bookmark-1-1"], env=settings.to_mapping())
+    assert "taken up again by bookmark-1-2" in str(forgotten.exception)
 
 
 def test_retry_while_redis_goes_away(

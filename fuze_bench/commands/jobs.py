@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fuze_bench.errors import InputError, QueueUnavailableError
+from fuze_bench.errors import QueueUnavailableError
 from fuze_bench.pipeline.bookmarks import Mode, Reason, parse_job_id
 from fuze_bench.pipeline.settings import QUEUES
 from fuze_bench.pipeline.worker_command import remark, settings_of_short_command
@@ -65,6 +65,7 @@ def status(job: str, as_json: bool) -> None:
     """Show what is known of a job (its id is in every answer to a save)."""
     import msgspec
 
+    from fuze_bench.pipeline.job_states import no_such_job
     from fuze_bench.pipeline.redis_server import with_running_redis
     from fuze_bench.pipeline.store import Store
     from fuze_bench.pipeline.task_queue import TaskQueue
@@ -72,12 +73,10 @@ def status(job: str, as_json: bool) -> None:
     settings = with_running_redis(settings_of_short_command())
     with Store(settings) as store:
         state = TaskQueue(settings).job_state(job, store)
+        if state is None:
+            raise no_such_job(job, store)
         key = parse_job_id(job)
         bookmark = None if key is None else store.get(key[0])
-    if state is None:
-        raise InputError(
-            f"there is no job {job[:100]!r}: take the id from the answer to a save, like bookmark-12-1"
-        )
     if as_json:
         click.echo(msgspec.json.encode(state).decode())
         return

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 from rq.job import Job
 
-from fuze_bench.pipeline.bookmarks import Bookmark, Mode, Status
+from fuze_bench.errors import InputError
+from fuze_bench.pipeline.bookmarks import Bookmark, Mode, Status, parse_job_id
+from fuze_bench.pipeline.store import Store
 
 _JOB_STATUS = {
     Status.PENDING: "queued",
@@ -74,6 +76,19 @@ def state_of_job(job: Job, result: Any) -> JobState:
         error=None,
         result=result,
     )
+
+
+def no_such_job(job_id: str, store: Store, user_id: int | None = None) -> InputError:
+    """What to raise for a job that nobody knows; it names the one that came in its place. Raises StoreError."""
+    key = parse_job_id(job_id)
+    bookmark = None if key is None else store.get(key[0], user_id)
+    if key is None or bookmark is None or bookmark.generation <= key[1]:
+        problem = (
+            f"there is no job {job_id[:50]!r}: take the id from the answer to a save, like bookmark-12-1"
+        )
+    else:
+        problem = f"job {job_id} is over and forgotten: its bookmark was taken up again by {bookmark.job_id}"
+    return InputError(problem, status=404)
 
 
 def _seconds(moment: datetime | None) -> float | None:

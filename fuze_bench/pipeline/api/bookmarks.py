@@ -25,7 +25,7 @@ from fuze_bench.pipeline.api.requests import (
     user_id,
 )
 from fuze_bench.pipeline.bookmarks import LARGEST_ID, Bookmark, NewBookmark, Reason, Status
-from fuze_bench.pipeline.job_states import JobState
+from fuze_bench.pipeline.job_states import JobState, no_such_job
 from fuze_bench.pipeline.service import SaveResult
 
 _LIST_PARAMETERS = ("status", "reason", "limit", "after")
@@ -139,5 +139,5 @@ async def job(request: Request) -> Response:
         service.queue.job_state, job_id, service.store, user_id(request)
     )
     if state is None:
-        raise InputError(f"there is no job {job_id[:50]!r}", status=404)
+        raise await asyncio.to_thread(no_such_job, job_id, service.store, user_id(request))
     return json_answer(state)
