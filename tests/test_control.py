@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,20 @@ def test_a_save_says_that_nobody_is_there(
             wait_until(lambda: warning("default") is None, what="the worker to be seen")
             worker.kill_group()
             wait_until(lambda: warning("default") is not None, what="its death to be seen")
+
+
+def test_a_worker_that_loads_its_model_is_on_its_way(
+    service: BookmarkService, settings: Settings, client: redis.Redis, start_worker: StartWorker
+) -> None:
+    """Nobody has to start another; but should it die over it, that is said in time."""
+    [new] = [service.check(user_id=1, url="https://example.org/1")]
+    with start_worker(replace(settings, embedding_model="bundled"), wait=False) as worker:
+        worker.wait_ready(lambda: "loading the model" in worker.log_tail(), timeout_s=60)
+        assert control.living_workers(client) == []
+        assert service.save([new])[0].warning is None
+        assert 0 < client.ttl("fuze:loading:default") <= 60
+    with start_worker(settings):
+        wait_until(lambda: not client.keys("fuze:loading:*"), what="what it said of loading to be gone")
 
 
 def test_without_redis_there_is_nothing_to_warn_of(settings: Settings, private_redis: PrivateRedis) -> None:

@@ -19,6 +19,11 @@ from fuze_bench.processes import is_running
 
 _PAUSED = "fuze:paused"
 _DRAINED = "fuze:drained"
+_LOADING = "fuze:loading:"
+#: Of a worker that dies while it loads its model, it is for so long believed that it comes.
+_LOADING_S = 60
+#: Between a worker's last word on loading and its registration.
+_REGISTERING_S = 2
 _POLL_S = 0.2
 
 #: Within this time every worker knows of a pause: one that idles wakes up this often.
@@ -87,9 +92,23 @@ def drained_at(client: redis.Redis) -> float | None:
     return None if found is None else float(found)
 
 
-def note_start(client: redis.Redis) -> None:
-    """A worker starts: the workers are no longer drained."""
+def note_loading(client: redis.Redis, queues: Iterable[str]) -> None:
+    """A worker that will listen to the queues loads what it needs, which takes seconds."""
+    for name in queues:
+        client.set(_LOADING + name, "1", ex=_LOADING_S)
+
+
+def loading_queues(client: redis.Redis) -> frozenset[str]:
+    """Names of the queues that a worker will listen to which is still loading."""
+    found = client.mget([_LOADING + name for name in QUEUES])
+    return frozenset(name for name, value in zip(QUEUES, found, strict=True) if value is not None)
+
+
+def note_start(client: redis.Redis, queues: Iterable[str]) -> None:
+    """A worker starts, and has loaded what it needs: the workers are no longer drained."""
     client.delete(_DRAINED)
+    for name in queues:
+        client.expire(_LOADING + name, _REGISTERING_S)
 
 
 def _is_alive(worker: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import redis
 
-from fuze_bench.pipeline.control import living_workers, paused_queues
+from fuze_bench.pipeline.control import living_workers, loading_queues, paused_queues
 
 _HOLDS_S = 1.0
 
@@ -23,7 +23,8 @@ class Listeners:
         self._listened: frozenset[str] = frozenset()
 
     def warning(self, queue: str, client: Callable[[], redis.Redis]) -> str | None:
-        """Why nothing happens to what waits on the queue, and what to do; None if a worker listens to it.
+        """Why nothing happens to what waits on the queue, and what to do; None if a worker listens to it, or will
+        as soon as it has loaded its model.
 
         Raises what `client` raises, and redis.RedisError.
         """
@@ -39,4 +40,7 @@ class Listeners:
 
     def _look(self, client: redis.Redis) -> None:
         self._paused = paused_queues(client)
-        self._listened = frozenset(name for worker in living_workers(client) for name in worker.queue_names())
+        # Whoever loads the model listens in a moment: nothing is to be done about that.
+        self._listened = loading_queues(client).union(
+            name for worker in living_workers(client) for name in worker.queue_names()
+        )

@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench import logs
 from fuze_bench.errors import QueueUnavailableError, SettingsError
 from fuze_bench.pipeline.bookmarks import EmbeddingState
-from fuze_bench.pipeline.control import note_start
+from fuze_bench.pipeline.control import note_loading, note_start
 from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import cannot_be_used, check_usable, connect
@@ -60,7 +60,7 @@ def run_workers(
         raise SettingsError(f"no queue to listen to: name one of {', '.join(QUEUES)}")
     if settings.redis_url is None:
         raise QueueUnavailableError("no Redis: set REDIS_URL, or start one with `fuze-bench up`")
-    _check_redis(settings.redis_url)
+    _announce(settings.redis_url, queues)
     _prepare(settings, kind, embedder)
     base = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     if count == 1:
@@ -68,10 +68,12 @@ def run_workers(
     return Supervisor(partial(_work, settings, queues, kind, strategy, burst), base).run(count)
 
 
-def _check_redis(url: str) -> None:
+def _announce(url: str, queues: Sequence[str]) -> None:
+    """Tell a Redis that can be used that workers are on their way. Raises QueueUnavailableError."""
     try:
         with connect(url, connect_timeout_s=5, timeout_s=5) as client:
             check_usable(client)
+            note_loading(client, queues)
     except redis.RedisError as error:
         raise cannot_be_used(error) from None
 
@@ -120,7 +122,7 @@ def _work(
         queue = TaskQueue(settings)
         worker.recovery = Recovery(settings, store, queue)
         worker.checking = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
-        note_start(connection)
+        note_start(connection, queues)
         _ask_for_missing_vectors(queue, kind)
         worker.work(
             burst=burst,
