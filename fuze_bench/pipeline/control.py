@@ -45,9 +45,18 @@ def paused_queues(client: redis.Redis) -> frozenset[str]:
     return frozenset(as_text(name) for name in client.smembers(_PAUSED))
 
 
+class _SeenWorker(Worker):
+    """As Redis describes it; RQ would give every later connection of the client that looks a worker's own patience,
+    minutes, which a Redis that hangs would then take from whoever saves.
+    """
+
+    def _set_connection(self, connection: redis.Redis) -> redis.Redis:
+        return connection
+
+
 def living_workers(client: redis.Redis) -> list[Any]:
     """The RQ workers that Redis knows, without those of this host that were killed: it knows them for a while yet."""
-    known = Worker.all(connection=client, serializer=JSONSerializer)
+    known = _SeenWorker.all(connection=client, serializer=JSONSerializer)
     return [worker for worker in known if worker.hostname != socket.gethostname() or _is_alive(worker)]
 
 
