@@ -25,6 +25,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.pipeline import measurements
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
 from fuze_bench.pipeline.measurements import KEY
@@ -268,8 +269,10 @@ def test_a_result_that_is_void_is_not_counted(pipeline: Pipeline, settings: Sett
 
 
 def test_a_clock_that_was_set_back_is_said_once_and_spoils_no_histogram(
-    settings: Settings, origin: Origin, caplog: pytest.LogCaptureFixture
+    settings: Settings, origin: Origin, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Once a process, in which another test may have set a clock before.
+    monkeypatch.setattr(measurements, "_clock_was_set", False)
     clock = FakeClock()
     pipeline = Pipeline(settings, clock=clock)
     ids = inserted(pipeline, f"{origin.url}/page/1", f"{origin.url}/page/2")
