@@ -63,6 +63,7 @@ def _recorded(
         "acknowledged": jobs,
         "processed": jobs,
         "drained": True,
+        "lost": 0,
         "drain_s": drain_s,
         "throughput_per_s": jobs / drain_s,
         "cpu_s": (0.03 if forks else 0.02) * jobs,

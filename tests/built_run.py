@@ -57,7 +57,7 @@ def _trial(
     drain_s = float(done.ends_s.max() - done.arrivals_s.min())
     row = TrialRow(
         **of_trial, status=OK, started_at_s=0.0, window_s=arrivals.window_s, offered=len(events), sent=len(events),
-        acknowledged=len(events), processed=len(events), drained=True, drain_s=drain_s,
+        acknowledged=len(events), processed=len(events), lost=0, drained=True, drain_s=drain_s,
         throughput_per_s=len(events) / drain_s, cpu_s=0.005 * len(events), peak_pss_bytes=c.workers * 40 * 2**20,
     )  # fmt: skip
     return row, events

@@ -35,6 +35,7 @@ def trial_row(planned: PlannedTrial, **changes: Any) -> TrialRow:
         "acknowledged": 1,
         "processed": 1,
         "drained": True,
+        "lost": 0,
     }
     own = {"trial": planned.number, "block": planned.block, "label": planned.label, "copy": planned.copy}
     return TrialRow(**own, **{**usual, **changes})

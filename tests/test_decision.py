@@ -118,7 +118,7 @@ def test_below_six_blocks_it_is_exploratory(tmp_path: Path):
     [
         ({"lost": 1}, "6 jobs were lost"),
         ({"duplicated": 2}, "12 jobs were done twice"),
-        ({"drained": False}, "the backlog was not drained in 6 of 6 trials"),
+        ({"drained": False, "lost": None}, "the backlog was not drained in 6 of 6 trials"),
         ({"status": "failed", "problem": "it broke"}, "no trial ended well"),
     ],
 )
@@ -133,6 +133,8 @@ def test_what_loses_doubles_or_fails_is_not_picked(tmp_path: Path, broken, words
     assert decision.pick is not None
     assert decision.pick.label == "2 fork workers"
     assert f"2 simple workers: {words}." in decision_text.why_not_others(decision)
+    [option] = [option for option in decision.options if option.label == "2 simple workers"]
+    assert option.lost == (None if "drained" in broken or "status" in broken else 6 * broken.get("lost", 0))
 
 
 def test_where_nothing_meets_the_target_there_is_no_pick(run: Run):

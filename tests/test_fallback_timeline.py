@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -179,6 +180,17 @@ def test_the_answer_says_what_was_lost_and_claims_more_with_six_blocks():
     # Each of six blocks has the workers twice, and loses one and is refused one with threads.
     assert answer.sentence.startswith("Of 246 saves answered, 6 were lost and 0 done twice; 6 were refused.")
     assert "(the longest of 6 trials)" in answer.sentence
+
+
+def test_where_trials_were_cut_off_it_is_not_said_that_nothing_was_lost():
+    run = by_hand(SAVES)
+    cut_off = run.trials["mode"] == "thread"
+    assert cut_off.any()
+    trials = run.trials.assign(lost=run.trials["lost"].astype("Int64").mask(cut_off))
+    answer = fallback_timeline.what_the_fallback_costs(replace(run, trials=trials))
+    assert "0 were lost in the trials that drained" in answer.sentence
+    assert f"In {cut_off.sum()} of {len(trials)} trials some were still open" in answer.sentence
+    assert "none was refused, lost" not in answer.sentence
 
 
 @pytest.mark.xdist_group("report")

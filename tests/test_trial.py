@@ -5,24 +5,31 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pandas as pd
 import psutil
 import pytest
 from conftest import wait_until
 
+from fuze_bench.lab.experiments.rest import Rest
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.experiments.trial import Progress, Trial
+from fuze_bench.lab.judgement.trial_verdicts import lost
+from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.load.bookmark_load import BookmarkLoad
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.lab.runs.records import EventRow, TrialRow
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.process import Pipeline
+from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import SystemClock
 
@@ -206,7 +213,7 @@ def test_a_killed_worker_makes_the_trial_fail(tmp_path: Path, host: WorkerHost) 
     assert "ended with code -9" in (row.problem or "")
     assert "workers.log:" in (row.log_end or "")
     assert row.throughput_per_s is None
-    assert row.lost == 4
+    assert (row.drained, row.lost) == (False, None)
 
 
 def _is_worker(process: psutil.Process, folder: Path) -> bool:
@@ -227,5 +234,53 @@ def test_a_limit_on_the_drain_is_an_answer_and_no_failure(tmp_path: Path, host: 
         warm_up=0,
         drain_limit_s=0.5,
     )
-    assert (row.status, row.drained, row.lost) == ("ok", False, 3)
+    assert (row.status, row.drained, row.lost) == ("ok", False, None)
     assert {event.status for event in events} <= {"pending", "processing"}
+    assert answer_on_lost(row, events) is Answer.UNKNOWN
+
+
+def test_a_job_that_redis_lost_is_lost(tmp_path: Path) -> None:
+    """Nothing waits for it or runs it: the trial ends without waiting for the limit, and says how many."""
+    taken: list[bytes] = []
+
+    def lose_one(done: int, total: int) -> None:
+        if not taken:
+            with connect(f"unix://{tmp_path}/trial/redis/redis.sock") as client:
+                taken.append(cast(bytes, client.rpop("rq:queue:default")))
+
+    sleeps = {"kind": "synthetic", "mean_ms": 400}
+    row, events, _ = one_trial(
+        tmp_path / "trial", None, lose_one, workload=sleeps, fixed={"workers": 1}, jobs=4, drain_limit_s=60
+    )
+    assert taken == [b"job-4"]
+    assert (row.status, row.drained, row.acknowledged, row.processed, row.lost) == ("ok", True, 4, 3, 1)
+    assert [event.status for event in events] == ["processed"] * 3 + ["pending"]
+    assert answer_on_lost(row, events) is Answer.YES
+
+
+def test_a_save_that_the_database_lost_is_lost(tmp_path: Path, host: WorkerHost) -> None:
+    def lose_one(done: int, total: int) -> None:
+        with closing(sqlite3.connect(tmp_path / "trial" / "bookmarks.sqlite")) as database, database:
+            database.execute("DELETE FROM fuze_bookmarks WHERE url LIKE '%/page/3' AND status = 'pending'")
+
+    row, events, _ = one_trial(
+        tmp_path / "trial", host, lose_one, fixed={"workers": 1, "origin_latency_ms": 200}, jobs=4
+    )
+    assert (row.status, row.drained, row.acknowledged, row.processed, row.lost) == ("ok", True, 4, 3, 1)
+    assert events[3].status == "gone"
+    assert answer_on_lost(row, events) is Answer.YES
+
+
+def answer_on_lost(row: TrialRow, events: list[EventRow]) -> Answer:
+    return lost(vars(row), pd.DataFrame([vars(event) for event in events])).answer
+
+
+def test_rest_is_believed_at_the_second_time_in_a_row() -> None:
+    """A job is between the queue and its worker when it is asked first; one ends after; then nothing happens."""
+    now_s, answers = [0.0], iter([True, False, True, True])
+    rest = Rest(lambda: next(answers), clock_s=lambda: now_s[0])
+    reached = []
+    for remaining in (3, 3, 3, 2, 2, 2):
+        reached.append(rest.is_reached(remaining))
+        now_s[0] += 1.0
+    assert reached == [False, False, False, False, False, True]

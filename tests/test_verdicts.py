@@ -96,15 +96,34 @@ def test_lost_jobs_are_found_in_the_count_or_in_the_events():
     open_job = event_rows(done_ns={3: pd.NA}, status={3: "pending"})
     assert lost(trial_row(lost=2), event_rows()).answer is YES
     found = lost(trial_row(), open_job)
-    assert (found.answer, found.reason) == (YES, "1 job acknowledged, but never at an end")
+    assert (found.answer, found.reason) == (
+        YES, "1 job acknowledged, but never at an end, though nothing waited any more",
+    )  # fmt: skip
     assert lost(trial_row(lost=None), open_job).answer is YES
     # Not acknowledged is not lost, and a refused job has ended.
     unacknowledged = event_rows(done_ns={3: pd.NA}, acknowledged_ns={3: pd.NA}, status={3: "pending"})
     assert lost(trial_row(), unacknowledged).answer is NO
     assert lost(trial_row(), event_rows(done_ns={3: pd.NA}, status={3: "refused"})).answer is NO
-    # In flight when the time was up: nobody knows.
-    still = lost(trial_row(drained=False), open_job)
-    assert (still.answer, still.reason) == (UNKNOWN, "1 job still open when the wait for them ended")
+    # Acknowledged, and no longer known to the database.
+    gone = event_rows(done_ns={3: pd.NA}, started_ns={3: pd.NA}, status={3: "gone"})
+    assert lost(trial_row(lost=1), gone).answer is YES
+
+
+def test_what_is_open_when_a_trial_is_cut_off_is_not_lost():
+    """Whatever the count says: what would have become of it is not known."""
+    open_job = event_rows(done_ns={3: pd.NA}, status={3: "pending"})
+    for recorded in (None, 0, 1):
+        still = lost(trial_row(drained=False, lost=recorded), open_job)
+        assert (still.answer, still.reason) == (UNKNOWN, "1 job still open when the wait for them ended")
+    cut_off = trial_row(drained=False, lost=None, processed=JOBS - 1)
+    answers = {v.name: v.answer for v in judge_trial(cut_off, open_job, series_rows())}
+    assert (answers["lost"], answers["not drained"]) == (UNKNOWN, YES)
+    # And all that was acknowledged had ended: then nothing is lost, whatever else still ran.
+    assert lost(trial_row(drained=False, lost=None), event_rows()).answer is NO
+    unsaid = lost(trial_row(drained=None), open_job)
+    assert (unsaid.answer, unsaid.reason) == (
+        UNKNOWN, "1 job without an end, and whether the queues were empty was not recorded",
+    )  # fmt: skip
 
 
 def test_a_job_done_twice_or_recorded_twice_is_found():

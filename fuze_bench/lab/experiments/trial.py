@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fuze_bench.errors import FuzeError, LabError, one_line
+from fuze_bench.lab.experiments.rest import Rest
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
 from fuze_bench.lab.experiments.workloads import Bookmarks
 from fuze_bench.lab.parts.series import Sampler
@@ -53,6 +54,9 @@ class Load(Protocol):
 
     def remaining(self) -> int:
         """Sent jobs that are not done yet."""
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing waits or is worked on any more: what was sent and has not ended by then never will."""
 
     def problem(self) -> str | None:
         """What became of a part that should run; None while all is well."""
@@ -97,6 +101,7 @@ class Trial:
         self._jobs = len(
             experiment.arrivals_of(planned.configuration).times(experiment.seed_of(planned.block))
         )
+        self._is_drained = False
         self._problem: str | None = None
         self._row = TrialRow(
             trial=planned.number,
@@ -148,13 +153,15 @@ class Trial:
         deadline_s = time.monotonic() + (
             _long_s(self._experiment, self.planned) if limit_s is None else limit_s
         )
-        while remaining := self._load.remaining():
+        rest = Rest(self._load.is_at_rest)
+        while (remaining := self._load.remaining()) and not rest.is_reached(remaining):
             progressed()
             if time.monotonic() > deadline_s:
                 if limit_s is None:
                     raise LabError(f"{remaining} of {self._jobs} jobs were not done in any reasonable time")
                 return  # that a configuration does not get there may be the answer
             time.sleep(_POLL_S)
+        self._is_drained = True
         progressed()
 
     def _record(self, sampler: Sampler) -> None:
@@ -162,12 +169,14 @@ class Trial:
         self.series = [SeriesRow(trial=row.trial, **sample) for sample in sampler.rows(self._load.start_ns)]
         done = [event for event in self.events if event.status in _DONE]
         drain_s = _drain_s(done)
+        open_jobs = sum(e.status not in _DONE and e.acknowledged_ns is not None for e in self.events)
         self._row = replace(
             row,
             processed=sum(event.status == PROCESSED for event in done),
             failed=sum(event.status == JOB_FAILED for event in done),
-            lost=sum(e.status not in _DONE and e.acknowledged_ns is not None for e in self.events),
-            drained=len(done) == row.acknowledged,
+            # What still waits when the time is up is not lost: nobody knows what would have become of it.
+            lost=open_jobs if self._is_drained else None,
+            drained=self._is_drained,
             drain_s=drain_s,
             throughput_per_s=len(done) / drain_s if drain_s else None,
             missed_samples=sampler.missed,

@@ -83,21 +83,28 @@ def invalid_trials(verdicts: Iterable[Verdict]) -> set[int]:
 
 
 def lost(trial: Row, events: pd.DataFrame) -> Verdict:
-    """Whether a job was acknowledged and, though all was drained, never came to an end."""
+    """Whether a job was acknowledged and, though all was drained, never came to an end.
+
+    Where the wait for the jobs was cut off, what is still open is not lost, and nobody knows whether it would have been.
+    """
     name, recorded, drained = "lost", _number(trial, "lost"), _flag(trial, "drained")
     open_jobs = None
     if _has(events, "acknowledged_ns", "done_ns", "status") and len(events):
         ended = events["done_ns"].notna() | events["status"].isin(_ENDED)
         open_jobs = int((events["acknowledged_ns"].notna() & ~ended).sum())
-    if recorded or (drained and open_jobs):
-        count = max(int(recorded or 0), open_jobs or 0 if drained else 0)
-        return _verdict(trial, name, Answer.YES, f"{_jobs(count)} acknowledged, but never at an end")
     if recorded is None and open_jobs is None:
         return _verdict(trial, name, Answer.UNKNOWN, "neither a count nor events were recorded")
-    if open_jobs and not drained:
-        reason = f"{_jobs(open_jobs)} still open when the wait for them ended"
+    count = max(int(recorded or 0), open_jobs or 0)
+    if not count:
+        return _verdict(trial, name, Answer.NO, "every acknowledged job came to an end")
+    if drained is None:
+        reason = f"{_jobs(count)} without an end, and whether the queues were empty was not recorded"
         return _verdict(trial, name, Answer.UNKNOWN, reason)
-    return _verdict(trial, name, Answer.NO, "every acknowledged job came to an end")
+    if not drained:
+        reason = f"{_jobs(count)} still open when the wait for them ended"
+        return _verdict(trial, name, Answer.UNKNOWN, reason)
+    reason = f"{_jobs(count)} acknowledged, but never at an end, though nothing waited any more"
+    return _verdict(trial, name, Answer.YES, reason)
 
 
 def duplicated(trial: Row, events: pd.DataFrame) -> Verdict:

@@ -28,7 +28,7 @@ from fuze_bench.lab.parts.services import (
 )
 from fuze_bench.lab.parts.stock_workers import StockWorkers
 from fuze_bench.lab.parts.worker_host import WorkerHost
-from fuze_bench.lab.runs.records import REFUSED, EventRow, TrialRow
+from fuze_bench.lab.runs.records import GONE, REFUSED, EventRow, TrialRow
 from fuze_bench.pipeline.bookmarks import Mode, Status
 from fuze_bench.pipeline.redis_server import PrivateRedis
 from fuze_bench.pipeline.service import BookmarkService
@@ -155,6 +155,9 @@ class BookmarkLoad:
             return len(self._times_s)
         return self._waiting()
 
+    def is_at_rest(self) -> bool:
+        return self.remaining() == 0
+
     def problem(self) -> str | None:
         if self._api is not None and not self._api[1].is_alive():
             return f"the API ended with code {self._api[1].returncode()}"
@@ -222,10 +225,12 @@ class BookmarkLoad:
         values: dict[str, Any] = {"status": REFUSED, "queue": self._queues[number - 1]}
         if self._is_direct:
             values |= {"sent_ns": intended_ns, "acknowledged_ns": self._acknowledged_ns, "mode": Mode.RQ}
+            values["status"] = GONE
         elif sample is not None:
             intended_ns = sample.intended_ns
             values |= {"sent_ns": sample.sent_ns, "reason": sample.error, "mode": sample.mode}
-            values["acknowledged_ns"] = sample.acknowledged_ns if sample.outcome == "ok" else None
+            if sample.outcome == "ok":
+                values |= {"acknowledged_ns": sample.acknowledged_ns, "status": GONE}
         if stored is not None:
             durations_ms = stored["durations_ms"] or {}
             values |= {name: stored[name] for name in ("status", "attempts", *_STAMPS[:3])}

@@ -149,6 +149,12 @@ class JobLoad:
             self._seen_bytes += len(whole) + bool(whole)
         return len(self._jobs) - sum(count > 0 for count in self._ended.values())
 
+    def is_at_rest(self) -> bool:
+        try:
+            return not any(_waits_or_runs(queue) for queue in self._queues.values())
+        except redis.RedisError as error:
+            raise QueueUnavailableError(f"the trial's Redis is away ({why_away(error)})") from None
+
     def problem(self) -> str | None:
         return None if self._workers is None else self._workers.problem()
 
@@ -206,6 +212,14 @@ class JobLoad:
     def exit_codes(self) -> dict[str, int | None]:
         codes = [] if self._workers is None else self._workers.exit_codes()
         return {"workers_exit_code": next((code for code in codes if code), codes[0] if codes else None)}
+
+
+def _waits_or_runs(queue: Queue) -> bool:
+    """Counted without tidying up, which RQ's own counts do."""
+    registries = (
+        queue.started_job_registry, queue.scheduled_job_registry, queue.deferred_job_registry,
+    )  # fmt: skip
+    return bool(queue.count) or any(registry.get_job_count(cleanup=False) for registry in registries)
 
 
 def _jobs(experiment: Experiment, planned: PlannedTrial) -> list[JobCall]:

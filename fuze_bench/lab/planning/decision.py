@@ -213,8 +213,11 @@ class _Deciding:
         blocks = int(trials["block"].nunique())
         if blocks == 0:
             return self._option(label, configuration.workers, choice, 0, ("no trial ended well",))
-        lost, duplicated = int(trials["lost"].sum()), int(trials["duplicated"].sum())
+        lost: int | None = int(trials["lost"].sum())
+        duplicated = int(trials["duplicated"].sum())
         problems = [f"{lost} jobs were lost"] if lost else []
+        if not lost and trials["lost"].isna().any():
+            lost = None
         problems += [f"{duplicated} jobs were done twice"] if duplicated else []
         if undone := int((~trials["drained"]).sum()):
             problems.append(f"the backlog was not drained in {undone} of {len(trials)} trials")

@@ -181,7 +181,8 @@ def saves_table(run: Run) -> pd.DataFrame:
                 "configuration": name,
                 "saves": int(mine["offered"].sum()),
                 "answered": int(mine["acknowledged"].sum()),
-                "lost": int(mine["lost"].sum()),
+                # Of trials that drained; None where none did.
+                "lost": None if mine["lost"].isna().all() else int(mine["lost"].sum()),
                 "duplicated": int(mine["duplicated"].sum()),
                 "done per second": _median(mine["throughput_per_s"]),
                 "first save to last done, s": _median(mine["drain_s"]),
@@ -288,6 +289,12 @@ def _kept(run: Run) -> list[str]:
     trials = run.good_trials()
     refused, lost, twice = (int(trials[name].sum()) for name in ("refused", "lost", "duplicated"))
     saves = int(trials["acknowledged"].sum())
+    if cut_off := int(trials["lost"].isna().sum()):
+        return [
+            f"Of {saves} saves answered, {lost} were lost in the trials that drained and {twice} done twice;"
+            f" {refused} were refused. In {cut_off} of {len(trials)} trials some were still open when the time was"
+            " up: whether those are lost is not known."
+        ]
     if not (lost or twice or refused):
         return [f"Of {saves} saves, none was refused, lost or done twice."]
     return [f"Of {saves} saves answered, {lost} were lost and {twice} done twice; {refused} were refused."]

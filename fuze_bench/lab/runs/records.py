@@ -25,6 +25,8 @@ PROCESSED = "processed"
 JOB_FAILED = "failed"
 #: A save that got an answer, but not the one wanted; or none: `refused`, `reset`, `timeout`, `unfinished`.
 REFUSED = "refused"
+#: A save that got the answer wanted, and that the database does not know.
+GONE = "gone"
 
 _ARROW_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
 
@@ -54,9 +56,11 @@ class TrialRow:
     unfinished: int = _column("sent jobs whose answer had not come when the trial ended", 0)
     processed: int = _column("jobs that ended well", 0)
     failed: int = _column("jobs that ended as failed, with a reason", 0)
-    lost: int = _column("acknowledged jobs that had not ended when the trial did", 0)
+    lost: int | None = _column(
+        "acknowledged jobs that never ended, though all was drained; none: it was not drained", None
+    )
     duplicated: int = _column("executions beyond the first of a job", 0)
-    drained: bool = _column("whether all acknowledged jobs had ended in time", False)
+    drained: bool = _column("whether in time nothing waited or was worked on any more", False)
     drain_s: float | None = _column("from the first job queued until the last was done, seconds", None)
     throughput_per_s: float | None = _column("jobs done per second of drain_s", None)
     cpu_s: float | None = _column(
@@ -92,7 +96,8 @@ class EventRow:
     started_ns: int | None = _column("when a worker took it up, monotonic nanoseconds", None)
     done_ns: int | None = _column("when its outcome was stored, monotonic nanoseconds", None)
     status: str = _column(
-        "processed or failed; pending or processing if it was lost; refused if it was not saved"
+        "processed or failed; pending or processing if it had not ended; refused if it was not saved; gone if it was"
+        " acknowledged and is not in the database"
     )
     reason: str | None = _column("why it failed, or was refused", None)
     mode: str | None = _column(
