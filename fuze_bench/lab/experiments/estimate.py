@@ -25,7 +25,9 @@ def plan_in_words(experiment: Experiment) -> str:
         for planned in experiment.plan()
     ]
     total_s = sum(trial_s(experiment, planned.configuration) for planned in experiment.plan())
-    if experiment.fresh == "data" and isinstance(experiment.workload, Bookmarks):
+    if isinstance(experiment.workload, Bookmarks) and any(
+        c.fresh == "data" for c in experiment.configurations
+    ):
         total_s += _MODEL_S
     return "\n".join([*lines, f"{len(lines)} trials, about {duration(total_s)}"])
 
@@ -46,11 +48,11 @@ def trial_s(experiment: Experiment, configuration: Configuration) -> float:
         )
     if experiment.drain_limit_s is not None:
         drain_s = min(drain_s, arrivals.window_s + experiment.drain_limit_s)
-    return _begin_s(experiment) + max(arrivals.window_s, drain_s)
+    return _begin_s(experiment, configuration) + max(arrivals.window_s, drain_s)
 
 
-def _begin_s(experiment: Experiment) -> float:
+def _begin_s(experiment: Experiment, configuration: Configuration) -> float:
     """Until a trial's parts are ready; jobs that are no bookmarks need no model, no web site and no database."""
     if not isinstance(experiment.workload, Bookmarks):
         return _SET_UP_OF_JOBS_S
-    return _SET_UP_S + (_MODEL_S if experiment.fresh == "processes" else 0)
+    return _SET_UP_S + (_MODEL_S if configuration.fresh == "processes" else 0)

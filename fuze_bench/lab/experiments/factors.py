@@ -19,6 +19,7 @@ from fuze_bench.pipeline.settings import QUEUES, Settings
 KINDS = ("simple", "fork", "spawn", "pool")
 STRATEGIES = ("strict", "round_robin", "random")
 MODES = ("rq", "thread", "inline")
+FRESH = ("data", "processes")
 
 #: Factors whose values say what they are.
 _IN_A_WORD = ("strategy", "mode", "arrivals")
@@ -138,6 +139,12 @@ class Configuration:
     )
     redis_outage_s: float = _factor(
         0.0, "Redis is stopped for so long in the middle of the load, seconds", number(0, 600), unit=" s"
+    )
+    fresh: str = _factor(
+        "data",
+        "new in each trial: Redis, database and workers (the process that has loaded the model, and forks them, is kept),"
+        " or that process as well",
+        one_of(FRESH),
     )
     fallback_threads: int = _factor(
         Settings().fallback_threads,

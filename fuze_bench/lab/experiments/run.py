@@ -67,9 +67,10 @@ def run_experiment(
                 host: WorkerHost | None = None
                 ceiling_per_s = _sender_ceiling_per_s(experiment, writer.folder)
                 for planned in blocks:
-                    if host is None and experiment.fresh == "data":
+                    keeps = planned.configuration.fresh == "data"
+                    if host is None and keeps:
                         host = _host(experiment, settings, writer.folder, kept)
-                    _one(planned, experiment, settings, writer, shown, host, ceiling_per_s)
+                    _one(planned, experiment, settings, writer, shown, host if keeps else None, ceiling_per_s)
                     if interrupts:
                         raise KeyboardInterrupt
         except KeyboardInterrupt:

@@ -14,12 +14,11 @@ import yaml
 
 from fuze_bench.errors import LabError, nearest, one_line
 from fuze_bench.lab.arrivals import LAWS, Arrivals
-from fuze_bench.lab.experiments.factors import Configuration, factors, number, one_of, whole
+from fuze_bench.lab.experiments.factors import Configuration, factors, number, whole
 from fuze_bench.lab.experiments.workloads import Bookmarks, Workload, Yours, workload_from
 
 _LARGEST_SEED = 2**63 - 1
 _OF_BOOKMARKS = ("mode", "origin_latency_ms", "origin_failure_rate", "pages", "redis_outage_s")
-_FRESH = ("data", "processes")
 #: One trial of more makes no sense, whatever the machine.
 _MOST_CONFIGURATIONS = 200
 
@@ -67,9 +66,8 @@ class Experiment:
     blocks: int = 6
     seed: int = 1
     """Of the order of the trials, of send times, and of service times."""
-    fresh: str = "data"
-    """What is new in each trial: `data` (Redis, database, workers; the process that has loaded the model is kept), or
-    `processes` (that one as well)."""
+    fresh: str | None = None
+    """The factor of this name, said once for all configurations."""
     baseline_copy: bool = True
 
     def __post_init__(self) -> None:
@@ -83,7 +81,6 @@ class Experiment:
             ("drain_limit_s", number(0.1, 86_400, or_none=True)),
             ("blocks", whole(1, 1_000)),
             ("seed", whole(0, _LARGEST_SEED)),
-            ("fresh", one_of(_FRESH)),
         ):
             object.__setattr__(self, name, parse(name, getattr(self, name)))
         for name in ("factors", "fixed", "arrivals"):
@@ -91,19 +88,29 @@ class Experiment:
                 raise LabError(f"{name} is {getattr(self, name)!r}, not names with values")
         if self.configurations and self.factors:
             raise LabError("factors and configurations are both given: give one of them")
+        if self.fresh is not None:
+            self._say_fresh_once()
         made = tuple(self._configurations())
         if len(made) > _MOST_CONFIGURATIONS:
             raise LabError(f"{len(made)} configurations are too many: use at most {_MOST_CONFIGURATIONS}")
         if len(set(made)) < len(made):
             raise LabError("two configurations are the same: name each value once")
         # From here on the list says it all, so that an experiment can be copied with one thing changed.
-        for name, value in (("configurations", made), ("factors", {}), ("fixed", {})):
+        for name, value in (("configurations", made), ("factors", {}), ("fixed", {}), ("fresh", None)):
             object.__setattr__(self, name, value)
+        if not isinstance(self.workload, Bookmarks) and len({c.fresh for c in made}) > 1:
+            raise LabError("fresh makes no difference for stock workers, which are always new: leave it out")
         for configuration in made:
             if not isinstance(self.workload, Bookmarks):
                 _check_is_for_jobs(configuration)
             if configuration.arrivals != "trace":
                 self.arrivals_of(configuration)
+
+    def _say_fresh_once(self) -> None:
+        """Put `fresh` among what is fixed. Raises LabError if it is a factor already."""
+        if "fresh" in (*self.factors, *self.fixed):
+            raise LabError("fresh is given twice: give it once, or both its values in factors")
+        object.__setattr__(self, "fixed", {**self.fixed, "fresh": self.fresh})
 
     def _configurations(self) -> Iterator[Configuration]:
         known = factors()

@@ -81,7 +81,8 @@ class Run:
             f" block{'' if blocks == 1 else 's'}; {self.ended or 'stopped before the end'}",
             "Configurations": "; ".join(e.labels.values()),
             "Workload": f"{e.workload}; {_load(e)}",
-            "Order": f"drawn with seed {e.seed}, every second block in reverse; new in each trial: {e.fresh}",
+            "Order": f"drawn with seed {e.seed}, every second block in reverse; new in each trial:"
+            f" {' or '.join(sorted({c.fresh for c in e.configurations}))}",
             "Embedding model": str(self.settings.get("FUZE_EMBEDDING_MODEL", "unknown")),
             "Machine": f"{m.get('cpu_model', 'unknown CPU')}, {m.get('usable_cores')} usable cores,"
             f" {m.get('memory_bytes', 0) / 2**30:.0f} GiB, Linux {m.get('kernel')}",
