@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -148,6 +150,46 @@ def test_it_knows_its_own_ceiling(shared_api: str, tmp_path: Path) -> None:
     against_the_api = measure_ceiling(tmp_path / "api", shared_api)
     assert bare > 500
     assert against_the_api < bare
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LATE_S = 0.2
+
+
+def answer_after_hints(listener: socket.socket) -> None:
+    """A server that says a few things before its answer, some in one piece with it; two answers on each connection."""
+    connection, _ = listener.accept()
+    with connection:
+        for number in range(2):
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += connection.recv(65536)
+            connection.sendall(CONTINUE + EARLY)
+            time.sleep(LATE_S)
+            body = b"answer %d" % number
+            connection.sendall(
+                EARLY + b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+
+
+def test_what_comes_before_the_answer_is_no_answer(tmp_path: Path) -> None:
+    """100 Continue and 103 Early Hints: the request is over, and timed, when its answer is there."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer_after_hints, args=(listener,))
+        thread.start()
+        requests = [PlannedRequest(intended_s=n, path=f"/{n}", method="GET") for n in (0.0, 0.05)]
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        plan = Plan(base_url=base_url, record=record(tmp_path), requests=requests, connections=1, drain_s=5)
+        samples = send(plan, tmp_path)
+        thread.join(10)
+        assert not thread.is_alive()
+    assert [(s.outcome, s.http_status, s.error) for s in samples] == [("ok", 201, None)] * 2
+    assert all((s.acknowledged_ns or 0) - (s.sent_ns or 0) >= LATE_S * 1e9 for s in samples)
+    assert samples[1].limited
+    assert (samples[1].sent_ns or 0) >= (samples[0].acknowledged_ns or 0), (
+        "the connection was not free before"
+    )
 
 
 @pytest.mark.parametrize(

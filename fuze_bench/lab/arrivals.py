@@ -47,7 +47,8 @@ class Arrivals:
     `constant`: evenly spaced, the first at 0. `poisson`: exponential gaps. `step`: constant within each of `steps`,
     pairs of (rate per second, seconds), one after the other. `burst`: `burst_size` at once every `burst_every_s`.
     `spike`: constant, and halfway through `burst_size` more at once. `backlog`: `burst_size` at once and no more.
-    `trace`: a CSV file of times, URLs and queues (see `read_trace`).
+    `trace`: a CSV file of times, URLs and queues (see `read_trace`). An experiment's jobs take times and queues from it;
+    pages of the trial's own site stand in for the URLs.
     """
 
     law: str
@@ -120,6 +121,12 @@ class Arrivals:
             case "backlog":
                 return [0.0] * size
         return [request.time_s for request in read_trace(Path(self.trace or ""))]
+
+    def queues(self, shares: Mapping[str, float], count: int, seed: int) -> list[str]:
+        """The queue of each of `count` jobs: as the trace says, else drawn by their shares; the same for a seed."""
+        if self.trace is not None:
+            return [request.queue for request in read_trace(Path(self.trace))]
+        return random.Random(f"{seed}/queues").choices(list(shares), list(shares.values()), k=count)
 
     def _expected(self) -> float:
         """About how many requests it makes."""

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from fuze_bench.lab.judgement import stats, summaries
-from fuze_bench.lab.judgement.trial_verdicts import judge
+from fuze_bench.lab.judgement.trial_verdicts import INVALIDATING, judge
 from fuze_bench.lab.judgement.verdicts import Answer, Verdicts
 from fuze_bench.lab.runs.results import Run
 
@@ -104,6 +104,8 @@ def _of_trials(run: Run, expected: frozenset[str]) -> list[str]:
         numbers = ", ".join(str(trial) for trial, _ in cases[:_MOST_NAMED])
         more = f" and {len(cases) - _MOST_NAMED} more" if len(cases) > _MOST_NAMED else ""
         trials = "trial" if len(cases) == 1 else "trials"
+        if name in INVALIDATING:
+            more += ", which does not count" if len(cases) == 1 else ", which do not count"
         first = f"in trial {cases[0][0]}, " if len(cases) > 1 else ""
         sentences.append(f"{name.capitalize()} ({trials} {numbers}{more}): {first}{cases[0][1]}.")
     return sentences

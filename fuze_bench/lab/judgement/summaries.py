@@ -10,6 +10,7 @@ import pandas as pd
 
 from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.stats import LEVEL, SAMPLES_BEYOND, quantile, spread
+from fuze_bench.lab.judgement.trial_verdicts import invalid_among
 
 if TYPE_CHECKING:
     from fuze_bench.lab.runs.results import Run
@@ -31,8 +32,11 @@ FIGURES = {
 
 
 def figures(run: Run) -> pd.DataFrame:
-    """A row a good trial: trial, block, label, copy, the factors, and FIGURES; missing where there are too few samples."""
+    """A row a trial that counts: trial, block, label, copy, the factors, and FIGURES; missing where there are too few
+    samples. One that a verdict makes invalid (see `trial_verdicts.INVALIDATING`) counts in no figure and no ratio.
+    """
     trials = run.good_trials()
+    trials = trials[~trials["trial"].isin(invalid_among(trials, run.good_events()))]
     quantiles = run.good_events().groupby("trial").apply(_quantiles, include_groups=False)
     table = (
         trials.merge(quantiles, left_on="trial", right_index=True, how="left") if len(quantiles) else trials

@@ -70,9 +70,23 @@ def judge_trial(
         growing_backlog(trial, events, series, target_wait_s=target_wait_s),
         trend(trial, events),
     ]
-    if trial.get("arrivals") != "backlog":
-        found += [generator_late(trial, events), generator_saturated(trial)]
-    return Verdicts.of(found)
+    return Verdicts.of([*found, *_on_the_generator(trial, events)])
+
+
+def _on_the_generator(trial: Row, events: pd.DataFrame) -> list[Verdict]:
+    if trial.get("arrivals") == "backlog":
+        return []
+    return [generator_late(trial, events), generator_saturated(trial)]
+
+
+def invalid_among(trials: pd.DataFrame, events: pd.DataFrame) -> set[int]:
+    """Numbers of the trials that do not count, by the verdicts in INVALIDATING alone."""
+    by_trial = dict(iter(events.groupby("trial")))
+    found: list[Verdict] = []
+    for _, row in trials.iterrows():
+        of_trial = by_trial.get(row["trial"], events.iloc[:0])
+        found += [impossible_samples(row, of_trial), *_on_the_generator(row, of_trial)]
+    return invalid_trials(found)
 
 
 def invalid_trials(verdicts: Iterable[Verdict]) -> set[int]:

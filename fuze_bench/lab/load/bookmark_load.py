@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -66,7 +65,7 @@ class BookmarkLoad:
         self._arrivals = experiment.arrivals_of(self._configuration)
         self._times_s = self._arrivals.times(experiment.seed_of(planned.block))
         # The same for every configuration: what differs is what is varied.
-        self._queues = _queues(
+        self._queues = self._arrivals.queues(
             self._configuration.shares, len(self._times_s), experiment.seed_of(planned.block)
         )
         self._settings = settings
@@ -180,7 +179,7 @@ class BookmarkLoad:
         if self._redis is not None:
             groups["redis"] = self._redis.pids
         url = None if self._redis is None else self._redis.url
-        return Sampler(groups, url, queues=list(self._configuration.shares))
+        return Sampler(groups, url, queues=list(dict.fromkeys([*self._configuration.shares, *self._queues])))
 
     def record(self, row: TrialRow) -> tuple[TrialRow, list[EventRow]]:
         assert self._origin is not None
@@ -299,8 +298,3 @@ class BookmarkLoad:
     def _waiting(self) -> int:
         counts = self._service.store.counts()
         return sum(counts[status] for status in _WAITING)
-
-
-def _queues(shares: dict[str, float], count: int, seed: int) -> list[str]:
-    """A queue for each job, drawn by the shares."""
-    return random.Random(f"{seed}/queues").choices(list(shares), list(shares.values()), k=count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +32,8 @@ _POLL_S = 0.05
 _SOON_NS = 200_000_000
 _WARM_UP_LIMIT_S = 120.0
 _WARM_UP = ServiceLaw(mean_ms=1.0)
+#: What this process can send is tried for so long, or with so many jobs.
+_CEILING_S, _CEILING_JOBS = 0.3, 300
 #: Jobs of a backlog are sent in groups: one transaction each.
 _GROUP = 500
 
@@ -50,6 +51,7 @@ class JobLoad:
         self._workers: StockWorkers | None = None
         self._redis: PrivateRedis | None = None
         self.start_ns = 0
+        self._ceiling_per_s: float | None = None
         self._stamps: list[tuple[int, int]] = []
         self._seen_bytes = 0
         self._ended: Counter[int] = Counter()
@@ -97,6 +99,21 @@ class JobLoad:
             if time.monotonic() > deadline_s:
                 raise LabError(f"the {count} jobs to warm up were not done after {_WARM_UP_LIMIT_S:g} s")
             time.sleep(_POLL_S)
+        if self._configuration.arrivals != "backlog":
+            self._ceiling_per_s = self._measured_ceiling_per_s()
+
+    def _measured_ceiling_per_s(self) -> float:
+        """How many jobs a second this process sends one after the other, to a queue that no worker listens to."""
+        queue = Queue("ceiling", connection=self._client, serializer=JSONSerializer)
+        begin_s = time.monotonic()
+        for sent in range(1, _CEILING_JOBS + 1):
+            job = JobCall(sent, _WARM_UP.function, (_WARM_UP.mean_ms,))
+            queue.enqueue_many([self._data(job, self._warm_up_path, f"ceiling-{sent}")])
+            taken_s = time.monotonic() - begin_s
+            if taken_s > _CEILING_S:
+                break
+        queue.delete(delete_jobs=True)
+        return sent / taken_s
 
     def offer(self, on_progress: Callable[[], None]) -> None:
         self.start_ns = time.monotonic_ns() + _SOON_NS
@@ -206,6 +223,7 @@ class JobLoad:
             sent=len(self._stamps),
             acknowledged=len(self._stamps),
             duplicated=sum(max(0, count - 1) for count in self._ended.values()),
+            sender_ceiling_per_s=self._ceiling_per_s,
         )
         return counted, events
 
@@ -235,6 +253,5 @@ def _jobs(experiment: Experiment, planned: PlannedTrial) -> list[JobCall]:
             for n, job in enumerate(itertools.islice(itertools.cycle(listed), count), 1)
         ]
     assert isinstance(workload, Synthetic)
-    shares = configuration.shares
-    queues = random.Random(f"{seed}/queues").choices(list(shares), list(shares.values()), k=count)
+    queues = experiment.arrivals_of(configuration).queues(configuration.shares, count, seed)
     return synthetic_jobs(workload.service, queues, np.random.default_rng(seed))

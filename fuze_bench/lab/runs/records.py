@@ -71,7 +71,7 @@ class TrialRow:
     )
     redis_commands: int | None = _column("commands that Redis processed, those of sampling left out", None)
     sender_ceiling_per_s: float | None = _column(
-        "most requests per second that the sender managed on its own", None
+        "most requests (of synthetic or your jobs: jobs) per second that the sender managed on its own", None
     )
     missed_samples: int = _column("samples of the series that could not be taken", 0)
     faults: str | None = _column("what was done to the parts, and when, as JSON", None)
