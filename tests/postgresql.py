@@ -20,7 +20,7 @@ from urllib.parse import quote
 import psycopg
 
 from fuze_bench.errors import ServiceError
-from fuze_bench.pipeline.redis_server import short_temporary_folder
+from fuze_bench.pipeline.socket_folders import short_temporary_folder
 from fuze_bench.processes import die_with_parent
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from conftest import wait_until
 from fuze_bench.errors import LabError, ServiceError
 from fuze_bench.lab.parts.delay_proxy import running_delay_proxy
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect, find_binary
-from fuze_bench.processes import Child, free_port
+from fuze_bench.processes import Child, free_port, is_running
 
 
 @contextmanager
@@ -233,9 +233,13 @@ def test_it_dies_with_an_owner_that_is_killed(server: PrivateRedis, tmp_path: Pa
     assert owner.stdout is not None
     with owner.stdout:
         proxy = psutil.Process(int(owner.stdout.readline()))
+    argv = proxy.cmdline()
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    wait_until(lambda: not proxy.is_running(), what="the proxy to end")
+    wait_until(lambda: not is_running(proxy.pid), what="the proxy to end")
+    folder = Path(argv[argv.index("fuze_bench.lab.parts.delay_proxy") + 1]).parent
+    with delayed(server, tmp_path, 1):
+        assert not folder.exists(), "whoever comes next clears what it left"
 
 
 def test_no_delay_is_no_proxy(server: PrivateRedis, tmp_path: Path) -> None:

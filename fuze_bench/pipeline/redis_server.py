@@ -9,11 +9,9 @@ import logging
 import os
 import re
 import shutil
-import stat
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import redis.exceptions
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError, one_line
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.socket_folders import SocketFolder
 from fuze_bench.processes import Child
 
 logger = logging.getLogger(__name__)
@@ -161,17 +160,21 @@ class PrivateRedis:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         self.folder = folder
-        self._socket_folder: Path | None = None
+        self._socket_folder: SocketFolder | None = None
         self.socket_path = (folder / "redis.sock").absolute()
         # A blank in the socket's path breaks stock workers (see `_client_info`).
         if len(str(self.socket_path).encode()) > _LONGEST_SOCKET_PATH or re.search(
             r"[\s=]", str(self.socket_path)
         ):
-            self._socket_folder = _short_folder_for(folder)
-            self.socket_path = self._socket_folder / "redis.sock"
+            self._socket_folder = SocketFolder(_folder_name(folder))
+            self.socket_path = self._socket_folder.path / "redis.sock"
         self.url = f"unix://{quote(str(self.socket_path))}"
         self._child: Child | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._let_go_of_folder()
+            raise
 
     @property
     def pid(self) -> int:
@@ -235,29 +238,16 @@ class PrivateRedis:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+        self._let_go_of_folder()
+
+    def _let_go_of_folder(self) -> None:
         if self._socket_folder is not None:
-            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder.close()
 
 
-def short_temporary_folder() -> Path:
-    """The usual place for temporary files unless that is itself too deep for a socket."""
-    usual = Path(tempfile.gettempdir())
-    return usual if len(os.fsencode(usual)) < 60 else Path("/tmp")
-
-
-def _short_folder_for(folder: Path) -> Path:
-    """A folder of our own for the socket, the same one each time: who knew the server's address finds it again there.
-
-    Raises ServiceError if it is somebody else's.
-    """
-    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
-    short = short_temporary_folder() / f"fuze-{os.getuid()}-{name}"
-    with suppress(FileExistsError):
-        short.mkdir(mode=0o700)
-    found = short.lstat()
-    if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
-        raise ServiceError(f"{short} is not a folder of this user alone, as a private Redis needs: remove it")
-    return short
+def _folder_name(folder: Path) -> str:
+    """The same each time: who knew the server's address finds it again there."""
+    return hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]
 
 
 @contextmanager

@@ -13,14 +13,13 @@ import contextlib
 import errno
 import os
 import resource
+import secrets
 import select
 import selectors
-import shutil
 import signal
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from fuze_bench.errors import LabError, one_line
-from fuze_bench.pipeline.redis_server import short_temporary_folder
+from fuze_bench.pipeline.socket_folders import SocketFolder
 from fuze_bench.processes import Child, die_with_parent
 
 LONGEST_RTT_MS = 10_000.0
@@ -66,8 +65,8 @@ def running_delay_proxy(folder: Path, upstream_url: str, rtt_ms: float) -> Itera
         raise LabError(
             f"redis_rtt_ms={rtt_ms:g} cannot be used: give 0, or {SHORTEST_RTT_MS:g} to {LONGEST_RTT_MS:,.0f}"
         )
-    sockets = Path(tempfile.mkdtemp(prefix="fuze-delay-", dir=short_temporary_folder()))
-    path = sockets / "redis.sock"
+    sockets = SocketFolder(f"delay-{secrets.token_hex(8)}")
+    path = sockets.path / "redis.sock"
     argv = [
         sys.executable,
         "-m",
@@ -82,7 +81,7 @@ def running_delay_proxy(folder: Path, upstream_url: str, rtt_ms: float) -> Itera
             child.wait_ready(lambda: "ready" in child.log_tail().splitlines(), _READY_S)
             yield _url_at(upstream_url, path)
     finally:
-        shutil.rmtree(sockets, ignore_errors=True)
+        sockets.close()
 
 
 def _address_of(url: str) -> str:
