@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import signal
@@ -95,6 +96,28 @@ def test_many_at_once_do_not_clear_each_others(name: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(hold, range(400)))
     assert not list(short_temporary_folder().glob(f"*{name}*"))
+
+
+def test_one_that_is_made_again_while_it_is_being_cleared_stays(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else clears it, and its owner comes back, just before the lock on what was there is had."""
+    with another_owner(name) as (process, left):
+        kill(process)
+    old, lock = left.stat().st_ino, fcntl.flock
+
+    def too_late(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and os.fstat(descriptor).st_ino == old:
+            left.rename(left.with_name(f"{left.name}-old"))
+            left.mkdir(mode=0o700)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    SocketFolder(f"{name}-later").close()
+    monkeypatch.undo()
+    assert left.exists()
+    SocketFolder(f"{name}-last").close()
+    assert not list(left.parent.glob(f"*{name}*"))
 
 
 def test_one_of_somebody_else_or_open_to_others_is_refused(name: str) -> None:
