@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from built_run import built_run
+from scipy import stats
 
 from fuze_bench.cli import main
 from fuze_bench.errors import LabError
@@ -53,17 +54,44 @@ def made(base: Run) -> Plan:
     return plan(base.events, base.trials, Wanted(RATE, {"default": TARGET_S}), cores=2)
 
 
-def test_a_true_prediction_holds(base: Run, made: Plan, tmp_path: Path) -> None:
+SEEDS = range(1, 9)
+
+
+@pytest.fixture(scope="module")
+def true_ones(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[tuple[prediction.Forecast, ...], Run]]:
+    """For each seed what is predicted from one run of these jobs, and another run of the same jobs that comes true."""
+    found = []
+    for seed in SEEDS:
+        folder = tmp_path_factory.mktemp("true")
+        before = built_run(folder / "before", experiment_of(12, workers=[1], duration_s=60, seed=100 + seed))
+        experiment = experiment_of(RATE, workers=[2, 3], duration_s=10, seed=seed)
+        forecast = prediction.forecasts(before, experiment, target_s=TARGET_S)
+        found.append((forecast, built_run(folder / "run", experiment)))
+    return found
+
+
+def test_true_predictions_hold(true_ones: list[tuple[tuple[prediction.Forecast, ...], Run]]) -> None:
+    """A range is that of LEVEL of single windows, and a mean over six of them scatters less: of the figures at most 5 %
+    lie outside. Of some 32 more than 6 would do so in one of 1,000 test runs, were it exactly 5 %. (Seen: none.)
+    """
+    checks = [check for forecast, run in true_ones for check in prediction.checked(forecast, run)]
+    assert len(checks) == sum(len(each.names) for forecast, _ in true_ones for each in forecast) >= 30
+    most = int(stats.binom.ppf(0.999, len(checks), 1 - prediction.LEVEL))
+    missed = [check for check in checks if check.held is not Answer.YES]
+    assert len(missed) <= most, missed
+
+
+def test_what_is_said_of_a_prediction_that_holds(
+    made: Plan, true_ones: list[tuple[tuple[prediction.Forecast, ...], Run]]
+) -> None:
     assert prediction.counts_to_measure(made) == [2, 3]
-    experiment = experiment_of(RATE, workers=[2, 3], seed=2)
-    forecast = prediction.forecasts(base, experiment, target_s=TARGET_S)
-    assert [each.grows for each in forecast] == [True, False]
-    run = built_run(tmp_path / "run", experiment)
+    forecast, run = next(
+        (forecast, run)
+        for forecast, run in true_ones
+        if [each.grows for each in forecast] == [True, False]
+        and {check.held for check in prediction.checked(forecast, run)} == {Answer.YES}
+    )
     found = prediction.checked(forecast, run)
-    assert [check.figure for check in found] == [
-        prediction.LEFT, prediction.MEAN, prediction.P95, prediction.IN_TIME,
-    ]  # fmt: skip
-    assert {check.held for check in found} == {Answer.YES}
     said = prediction.whether_it_held(made, forecast, run)
     assert said.sentence.startswith(
         "the plan says 3 workers for 40 jobs per second, 95 % of default within 250 ms."

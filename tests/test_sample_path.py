@@ -20,15 +20,11 @@ JOBS = 300
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """300 and more jobs of 150 ms on four stock workers that are busy for three quarters of their time.
-
-    Long jobs and a seed with a long queue: what the machine does meanwhile to a worker's overhead is then small beside.
-    """
+    """300 and more jobs of 150 ms on four stock workers that are busy for three quarters of their time; the usual seed."""
     experiment = Experiment(
         workload=Synthetic(ServiceLaw(law="lognormal", mean_ms=150, cv=0.8)),
         fixed={"workers": WORKERS, "arrivals": "poisson", "rate_per_s": 20.5},
         duration_s=15.6,
-        seed=3,
         blocks=1,
         baseline_copy=False,
     )
@@ -60,15 +56,19 @@ def replayed_mean_s(run: Run, workers: int, overhead: WorkerOverhead) -> float:
 
 
 def test_the_replay_gives_the_recorded_waits(recorded: Run) -> None:
-    """To within 5 %, plus twice what a worker needs from one job to the next, as the record shows it: the replay takes
-    that as the same for every job, and on a busy machine it comes and goes.
+    """To within 5 %, plus the overhead that the record states: what a worker needs from one job to the next, on average.
+
+    The replay takes that as the same for every job, and it is not; a job whose worker took twice as long begins later
+    by that much. (Seen with the seeds 1, 2, 4 and 5 on a machine that others kept busy: 1 to 7 % of 90 to 161 ms, with
+    an overhead of 18 to 22 ms.)
     """
     arrivals, starts, ends = path_of(recorded)
     assert len(arrivals) >= JOBS
     overhead = worker_overhead(arrivals, starts, ends, WORKERS)
     assert overhead.between_s is not None
     mean_s = float((starts - arrivals).mean())
-    allowed_s = 0.05 * mean_s + 2 * overhead.between_s
+    assert overhead.between_s < 0.5 * mean_s, "the machine is too busy to tell anything"
+    allowed_s = 0.05 * mean_s + overhead.between_s
     assert replayed_mean_s(recorded, WORKERS, overhead) == pytest.approx(mean_s, abs=allowed_s)
     # One worker more or fewer would wait otherwise: the agreement is none of chance.
     for workers in (WORKERS - 1, WORKERS + 1):
