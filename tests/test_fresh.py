@@ -14,9 +14,17 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.run import run_experiment
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.experiments.trial import Trial
+from fuze_bench.lab.judgement import checks
+from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE
+from fuze_bench.lab.judgement.summaries import comparisons
+from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.parts.worker_host import WorkerHost
+from fuze_bench.lab.runs.results import Run, load_run
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.settings import QUEUES, Settings
+
+RECORDED = Path(__file__).parents[1] / "data" / "fresh-run"
+SPEC = Path(__file__).parents[1] / "data" / "experiments" / "fresh.yaml"
 
 
 @dataclass
@@ -126,3 +134,32 @@ def test_it_is_a_factor_or_said_once() -> None:
         Experiment.from_mapping(
             {"workload": {"kind": "synthetic", "mean_ms": 1}, "factors": {"fresh": ["data", "processes"]}}
         )
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Run:
+    return load_run(RECORDED)
+
+
+def test_the_recorded_run_is_the_example(recorded: Run) -> None:
+    experiment = Experiment.from_yaml(SPEC)
+    assert recorded.experiment.configurations == experiment.configurations
+    assert recorded.ended == f"all {experiment.blocks} blocks done"
+    assert sum(path.stat().st_size for path in RECORDED.iterdir()) < 200_000
+
+
+def test_a_recorded_run_shows_that_both_agree(recorded: Run) -> None:
+    """With enough blocks, and an interval that holds 1 and is narrow."""
+    assert len(recorded.good_trials()) == recorded.planned_trials
+    assert recorded.good_trials()["block"].nunique() >= BLOCKS_TO_CONCLUDE
+    found, again = comparisons(recorded)
+    assert found.differs is Answer.NO, found.sentence
+    assert found.ratio is not None
+    assert again.ratio is not None
+    low, high = found.ratio.low, found.ratio.high
+    assert low is not None
+    assert high is not None
+    assert 0.85 < low <= 1 <= high < 1.18, "narrow enough to say so: within a sixth or so"
+    assert "no difference seen between 2 workers, fresh processes and 2 workers" in str(found)
+    verdicts = checks.verdicts_on(recorded)
+    assert not [v for v in verdicts.that_are(Answer.YES) if v.name in ("lost", "duplicated", "not drained")]
