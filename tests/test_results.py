@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ from run_folders import STAMP_NS, event_row, fill, new_run, trial_row
 from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import checks, summaries
 from fuze_bench.lab.questions import answers
-from fuze_bench.lab.runs.records import EventRow, SeriesRow, TrialRow, columns
-from fuze_bench.lab.runs.results import RunWriter, load_run, new_folder
+from fuze_bench.lab.runs.records import DERIVED_EVENT_COLUMNS, EventRow, SeriesRow, TrialRow, columns
+from fuze_bench.lab.runs.results import KNOWN, RunWriter, load_run, new_folder
 
 
 def test_after_every_trial_all_of_it_is_on_the_disk(tmp_path: Path) -> None:
@@ -36,14 +38,53 @@ def test_after_every_trial_all_of_it_is_on_the_disk(tmp_path: Path) -> None:
 def test_a_run_that_is_gone_on_with_keeps_every_row(tmp_path: Path) -> None:
     writer, experiment = new_run(tmp_path)
     first, second, *_ = experiment.plan()
-    writer.add(first, trial_row(first, problem="x", status="failed"), [event_row(first, wait_ms=None)])
+    sample = SeriesRow(trial=1, t_s=0.5, thing="default", metric="depth", value=3.0)
+    writer.add(
+        first, trial_row(first, problem="x", status="failed"), [event_row(first, wait_ms=None)], [sample]
+    )
     again = RunWriter.going_on(load_run(tmp_path))
     assert again.done == {1}
     again.add(second, trial_row(second), [event_row(second)])
     run = load_run(tmp_path)
     assert list(run.trials["status"]) == ["failed", "ok"]
+    assert run.series.to_dict("records") == [vars(sample)]
     assert list(run.events["queued_ns"]) == [STAMP_NS] * 2
     assert list(run.events["started_ns"].isna()) == [True, False]
+
+
+def test_only_what_ended_well_is_good(tmp_path: Path) -> None:
+    """Whatever the order in which trials were recorded; tables are in that of their numbers."""
+    writer, experiment = new_run(tmp_path)
+    first, second, third, *_ = experiment.plan()
+    writer.add(third, trial_row(third), [event_row(third)])
+    writer.add(first, trial_row(first), [event_row(first), event_row(first, 2)])
+    writer.add(second, trial_row(second, status="failed", problem="x"), [event_row(second)])
+    run = load_run(tmp_path)
+    assert list(run.trials["trial"]) == [1, 2, 3]
+    assert list(run.events["trial"]) == [1, 1, 2, 3]
+    assert list(run.good_trials()["trial"]) == [1, 3]
+    assert list(run.good_events()["trial"]) == [1, 1, 3]
+
+
+def test_each_time_is_between_the_stamps_that_it_says(tmp_path: Path) -> None:
+    """Steps of 1, 2, 4, 8 and 16 ms from intended to done: no two times are the same."""
+    writer, experiment = new_run(tmp_path)
+    planned = experiment.plan()[0]
+    names = ("sent_ns", "acknowledged_ns", "queued_ns", "started_ns", "done_ns")
+    stamps_ns = itertools.accumulate((2**n * 1_000_000 for n in range(5)), initial=STAMP_NS)
+    event = replace(event_row(planned), **dict(zip(("intended_ns", *names), stamps_ns, strict=True)))
+    writer.add(planned, trial_row(planned), [event])
+    [found] = load_run(tmp_path).events[list(DERIVED_EVENT_COLUMNS)].to_dict("records")
+    assert found == {
+        "late_ms": 1, "ack_ms": 3, "ack_service_ms": 2, "wait_ms": 8, "service_ms": 16, "total_ms": 31,
+    }  # fmt: skip
+
+
+def test_a_run_says_whether_it_knew_enough(tmp_path: Path) -> None:
+    writer, _ = new_run(tmp_path)
+    for why, early in ((f"{KNOWN} 5% after 8 blocks", True), ("all 8 blocks done", False)):
+        writer.end(why, {})
+        assert load_run(tmp_path).ended_early is early
 
 
 def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:

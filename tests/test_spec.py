@@ -11,6 +11,7 @@ import pytest
 from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.estimate import plan_in_words, trial_s
 from fuze_bench.lab.experiments.factors import Configuration
+from fuze_bench.lab.experiments.progress import duration
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.pipeline.settings import Settings
 
@@ -34,6 +35,63 @@ def test_the_second_block_of_two_runs_in_reverse_order() -> None:
     blocks = [[(p.configuration, p.copy) for p in experiment.block(block)] for block in range(1, 7)]
     assert [blocks[n + 1] == blocks[n][::-1] for n in (0, 2, 4)] == [True] * 3
     assert len({tuple(block) for block in blocks}) > 2, "every two blocks have the same order"
+
+
+def test_without_a_copy_a_block_is_the_configurations_alone() -> None:
+    experiment = Experiment(factors=GRID, blocks=2, baseline_copy=False)
+    plan = experiment.plan()
+    assert experiment.trials_per_block == 6
+    assert [planned.number for planned in plan] == list(range(1, 13))
+    assert not any(planned.copy for planned in plan)
+
+
+def test_chance_is_the_same_within_a_block_and_another_in_the_next() -> None:
+    """The first block's is the seed itself: what a run of one block did is repeated by it."""
+    experiment = Experiment(
+        factors={"workers": [1, 2]}, fixed={"arrivals": "poisson", "rate_per_s": 9}, seed=5, blocks=3
+    )
+    times = {
+        block: {
+            tuple(experiment.arrivals_of(each).times(experiment.seed_of(block)))
+            for each in experiment.configurations
+        }
+        for block in (1, 2, 3)
+    }
+    assert [len(of_block) for of_block in times.values()] == [1, 1, 1]
+    assert len(set.union(*times.values())) == 3
+    assert experiment.seed_of(1) == 5
+
+
+def test_a_backlog_has_as_many_jobs_as_are_said() -> None:
+    experiment = Experiment(jobs=7)
+    assert experiment.arrivals_of(experiment.baseline).times(1) == [0.0] * 7
+
+
+def test_shares_are_of_the_whole() -> None:
+    assert Configuration(queues="low:3,high:1").shares == {"high": 0.25, "low": 0.75}
+
+
+def test_the_time_it_takes_is_the_window_or_the_work_and_what_is_started_first() -> None:
+    """In a long window little work is done; of much work in a short one, the work counts, and less with more workers."""
+
+    def seconds(jobs: int, **fixed: Any) -> float:
+        workload = {"kind": "synthetic", "mean_ms": 1000}
+        experiment = Experiment.from_mapping(
+            {"workload": workload, "fixed": fixed, "duration_s": 60, "jobs": jobs}
+        )
+        return trial_s(experiment, experiment.baseline)
+
+    assert seconds(1, workers=1, arrivals="constant", rate_per_s=0.1) == pytest.approx(60, abs=10)
+    assert seconds(100, workers=1) == pytest.approx(100, abs=10)
+    assert seconds(100, workers=4) == pytest.approx(25, abs=10)
+    data, anew = (Experiment(fresh=fresh, blocks=4) for fresh in ("data", "processes"))
+    assert trial_s(anew, anew.baseline) - trial_s(data, data.baseline) > 5, "it loads the model"
+    total_s = sum(trial_s(data, planned.configuration) for planned in data.plan())
+    said = plan_in_words(data).splitlines()[-1]
+    assert (
+        said
+        == f"8 trials, about {duration(total_s + trial_s(anew, anew.baseline) - trial_s(data, data.baseline))}"
+    )
 
 
 def test_the_seed_decides_the_order() -> None:
