@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rq.job import Retry
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.service_law import ServiceLaw, sleep_for, spin_for
@@ -43,6 +44,44 @@ def test_a_job_that_fails_fails_and_leaves_a_line(tmp_path: Path) -> None:
     first, second = read_record(record).to_dict("records")
     assert (first["status"], first["reason"]) == ("failed", "ValueError: no such thing")
     assert len(second["reason"]) == 300
+
+
+def test_a_job_that_is_ended_from_outside_leaves_a_line(tmp_path: Path) -> None:
+    """RQ stops a job that takes too long with an exception; a job may also leave on its own."""
+    record = tmp_path / "record.jsonl"
+    with pytest.raises(SystemExit):
+        run_job(1, "sys:exit", [3], {}, str(record))
+    [line] = read_record(record).to_dict("records")
+    assert (line["status"], line["reason"]) == ("failed", "SystemExit: 3")
+
+
+def test_what_a_job_returns_is_dropped_but_for_a_wish_to_be_tried_again(tmp_path: Path) -> None:
+    """RQ is to obey that; anything else need not be JSON."""
+    record = str(tmp_path / "record.jsonl")
+    again, done = (
+        run_job(number, "their_jobs:try_again_once", [str(tmp_path / "tried")], {}, record)
+        for number in (1, 1)
+    )
+    assert isinstance(again, Retry)
+    assert done is None
+    assert run_job(2, "builtins:set", [], {}, record) is None
+
+
+def test_an_async_function_is_run_to_its_end(tmp_path: Path) -> None:
+    record = tmp_path / "record.jsonl"
+    run_job(1, "asyncio:sleep", [0.05], {}, str(record))
+    [line] = read_record(record).to_dict("records")
+    assert line["status"] == "processed"
+    assert line["done_ns"] - line["started_ns"] >= 50_000_000
+
+
+def test_rq_is_told_whose_job_it_is_and_how_long_it_may_take(tmp_path: Path) -> None:
+    call = JobCall(7, "m:f", [1], {"a": 2}, "low")
+    data = call.enqueue_data(tmp_path / "record.jsonl", timeout_s=90)
+    assert (data.func, data.job_id, data.timeout) == (jobs.RUN_JOB, "job-7", 90)
+    assert data.args == (7, "m:f", [1], {"a": 2}, str(tmp_path / "record.jsonl"))
+    assert data.description == "m:f, job 7"
+    assert call.enqueue_data(tmp_path / "r").timeout == 600, "longer than any job of an experiment"
 
 
 def test_what_comes_at_the_same_time_gets_lines_of_its_own(tmp_path: Path) -> None:
@@ -108,6 +147,8 @@ def test_a_file_of_jobs_is_read_as_it_is(tmp_path: Path) -> None:
         JobCall(1, "m:f", [1, "zwei\u2028drei"], {"a": None}, "mails", 0),
         JobCall(2, "m:f", [], {}, "default", 1.5),
     ]
+    path.write_text('{"at_s": 1}\n{"at_s": 1}\n')
+    assert [call.at_s for call in load_jobs(path, "m:f")] == [1, 1], "two may come at once"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +215,7 @@ def test_synthetic_jobs_take_their_queues_and_times_from_the_seed() -> None:
     assert first == again != other
     assert [(call.number, call.queue) for call in first] == [(10, "high"), (11, "low"), (12, "high")]
     assert find_function(first[0].function) is spin_for
+    assert jobs.synthetic_jobs(law, ["high"], np.random.default_rng(1))[0].number == 1
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from run_folders import new_run
 
 from fuze_bench.errors import LabError
+from fuze_bench.lab.experiments import run
 from fuze_bench.lab.experiments.run import recorded_settings, run_experiment
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.runs.results import load_run
@@ -22,7 +25,7 @@ SLEEPS = """
 workload: {kind: synthetic, mean_ms: 5}
 factors: {workers: [1]}
 jobs: 4
-blocks: 25
+blocks: 4
 """
 
 
@@ -48,7 +51,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("trial 2/50"):
+            if line.startswith("trial 2/8"):
                 break
         started = set(psutil.Process().children(recursive=True)) - before
         process.send_signal(signal.SIGINT)
@@ -60,7 +63,8 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     stopped = load_run(out)
     assert stopped.ended is None
     assert set(stopped.trials["status"]) == {"ok"}
-    assert stopped.planned_trials == 50
+    assert stopped.planned_trials == 8
+    assert len(stopped.trials) < 8
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     for secret in (b"my.intranet", b"p@ss/word", b"p%40ss%2Fword"):
         assert secret not in written
@@ -79,8 +83,15 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert list(gone_on.events["done_ns"]) == list(stopped.events["done_ns"])
     assert "is spent" in (gone_on.ended or "")
 
+    # With time it makes the trials that lack, and no other again.
+    whole = run_experiment(small, Settings(data_dir=tmp_path), out=out, resume=True)
+    assert list(whole.trials["trial"]) == list(range(1, 9))
+    assert whole.ended == "all 4 blocks done"
+    kept = whole.events[whole.events["trial"].isin(stopped.trials["trial"])]
+    assert list(kept["done_ns"]) == list(stopped.events["done_ns"])
 
-def test_it_goes_on_with_the_trials_that_lack(tmp_path: Path) -> None:
+
+def test_a_run_to_its_end_leaves_its_record_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SLEEPS)
     two = replace(Experiment.from_yaml(tmp_path / "small.yaml"), blocks=2)
     first = run_experiment(two, Settings(data_dir=tmp_path), budget_s=600, out=tmp_path / "out")
@@ -94,9 +105,37 @@ def test_it_goes_on_with_the_trials_that_lack(tmp_path: Path) -> None:
 def test_it_ends_when_every_ratio_is_known_well_enough(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SLEEPS)
     small = replace(Experiment.from_yaml(tmp_path / "small.yaml"), blocks=6)
-    run = run_experiment(small, Settings(data_dir=tmp_path), precision=0.9)
-    assert run.ended == "known to 90% after 8 blocks", "six blocks, and narrow three times in a row"
-    assert run.ended_early
+    known = run_experiment(small, Settings(data_dir=tmp_path), precision=0.9)
+    assert known.ended == "known to 90% after 8 blocks", "six blocks, and narrow three times in a row"
+    assert known.ended_early
+
+
+def test_no_block_is_begun_that_would_end_after_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 4 s in 10 s: a third one would end after 12."""
+    writer, experiment = new_run(tmp_path, factors={"workers": [1]}, blocks=10)
+    now_s = [0.0]
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    blocks = run._Blocks(experiment, writer, 10.0, None)
+    made = []
+    for planned in blocks:
+        made.append(planned.number)
+        now_s[0] += 2.0
+    assert made == [1, 2, 3, 4]
+    assert blocks.why == "the time of 10 s is spent after 2 blocks"
+
+
+def test_a_precision_that_is_never_reached_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not before the blocks that were planned."""
+    monkeypatch.setattr(run, "_MOST_BLOCKS", 3)
+    for planned, most in ((2, 3), (5, 5)):
+        writer, experiment = new_run(tmp_path / str(planned), factors={"workers": [1]}, blocks=planned)
+        blocks = run._Blocks(experiment, writer, None, 0.05)
+        assert max(each.block for each in blocks) == most
+        assert blocks.why == f"not known to 5% after {most} blocks: the machine is too noisy"
 
 
 def test_what_is_recorded_is_what_the_trials_ran_with_and_no_place_on_this_machine(tmp_path: Path) -> None:
@@ -149,6 +188,6 @@ def test_a_dry_run_lists_the_trials_and_measures_nothing(tmp_path: Path) -> None
     done = subprocess.run(
         argv, cwd=tmp_path, env=own_environment(tmp_path), capture_output=True, text=True, check=True
     )
-    assert len(done.stdout.splitlines()) == 51
-    assert done.stdout.splitlines()[-1].startswith("50 trials, about ")
+    assert len(done.stdout.splitlines()) == 9
+    assert done.stdout.splitlines()[-1].startswith("8 trials, about ")
     assert not (tmp_path / "runs").exists()
