@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -18,6 +19,7 @@ from fuze_bench.lab.planning.plan_evidence import gather
 from fuze_bench.lab.planning.plan_model import Case, Model
 from fuze_bench.lab.planning.plan_wanted import Wanted
 from fuze_bench.lab.queueing.formulas import cobham_mmc_mean_waits_s, mmc_wait_quantile_s
+from fuze_bench.lab.queueing.worker_overhead import WorkerOverhead
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 MIB = 2**20
@@ -230,6 +232,10 @@ def test_a_rate_that_was_measured_is_not_modelled(one_queue: Tables) -> None:
     assert plan(events, trials, Wanted(2.3, {"default": 2.0})).chosen.waits[0].source == "modelled"
     constant = trials.assign(arrivals="constant")
     assert plan(events, constant, Wanted(2.4, {"default": 2.0})).chosen.waits[0].source == "modelled"
+    cut_off = trials.assign(drained=False)
+    assert plan(events, cut_off, Wanted(2.4, {"default": 4.0})).chosen.waits[0].source == "modelled", (
+        "the longest waits of what was cut off are not in the record"
+    )
 
 
 def test_memory_says_where_it_comes_from(one_queue: Tables) -> None:
@@ -241,6 +247,39 @@ def test_memory_says_where_it_comes_from(one_queue: Tables) -> None:
     assert memory(4) == (400 * MIB, "measured")
     assert memory(5) == (pytest.approx(500 * MIB), "modelled")
     assert memory(6, spare=2) == (pytest.approx(800 * MIB), "extrapolated")
+
+
+def test_memory_is_the_most_that_was_seen(one_queue: Tables) -> None:
+    events, trials = one_queue
+    uneven = trials.assign(peak_pss_bytes=trials["peak_pss_bytes"] + trials["block"] * MIB)
+    assert gather(events, uneven).peak_bytes == {3: 306 * MIB, 4: 406 * MIB, 6: 606 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("overhead", "taken"),
+    [
+        (WorkerOverhead(0.02, 9, 0.005, 9), (0.02, 0.005)),
+        (WorkerOverhead(0.02, 9, None, 0), (0.02, 0.02)),
+        (WorkerOverhead(None, 0, 0.03, 9), (0.03, 0.03)),
+        (WorkerOverhead(None, 0, None, 0), (0.0, 0.0)),
+    ],
+)
+def test_an_overhead_that_is_not_known_is_the_other_one(
+    one_queue: Tables, overhead: WorkerOverhead, taken: tuple[float, float]
+) -> None:
+    """A worker between two jobs needs no less than one that was idle; of nothing known nothing is made up."""
+    evidence = gather(*one_queue)
+    counts = {workers: replace(count, overhead=overhead) for workers, count in evidence.counts.items()}
+    assert replace(evidence, counts=counts).overhead_s(4) == taken
+
+
+def test_a_queue_that_is_too_rare_gets_no_quantile(one_queue: Tables) -> None:
+    """One job in 400: of the jobs that are replayed fewer than 10 lie beyond its 95th percentile."""
+    events, trials = one_queue
+    rare = events.assign(queue=np.where(np.arange(len(events)) % 400 == 7, "high", "default"))
+    high, default = Model(gather(rare, trials)).waits(4, Case(3.0))
+    assert (high.queue, high.p95_s) == ("high", None)
+    assert default.p95_s is not None
 
 
 @pytest.mark.parametrize(("blocks", "is_exploratory"), [(1, True), (5, True), (6, False)])
