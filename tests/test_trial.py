@@ -18,6 +18,8 @@ import psutil
 import pytest
 from conftest import wait_until
 
+from fuze_bench.errors import LabError
+from fuze_bench.lab.experiments import trial as trial_module
 from fuze_bench.lab.experiments.rest import Rest
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.experiments.trial import Progress, Trial
@@ -68,6 +70,9 @@ def assert_whole(row: TrialRow, events: list[EventRow], jobs: int) -> None:
     assert (row.status, row.processed, row.failed, row.lost, row.duplicated) == ("ok", jobs, 0, 0, 0)
     assert (row.offered, row.sent, row.acknowledged, row.refused, row.unfinished) == (jobs, jobs, jobs, 0, 0)
     assert row.drained
+    drain_s = (max(e.done_ns or 0 for e in events) - min(e.queued_ns or 0 for e in events)) / 1e9
+    assert row.drain_s == pytest.approx(drain_s)
+    assert row.throughput_per_s == pytest.approx(jobs / drain_s)
     assert [event.job for event in events] == list(range(1, jobs + 1)), "the warm-up must not be recorded"
     for event in events:
         stamps = (event.intended_ns, event.sent_ns, event.queued_ns, event.started_ns, event.done_ns)
@@ -89,9 +94,6 @@ def test_a_backlog_of_bookmarks_on_our_workers(tmp_path: Path, host: WorkerHost)
     assert seen[-1] == (6, 6)
     assert all(event.fetch_ms is not None and event.fetch_ms >= 20 for event in events)
     assert all(event.embed_ms is None for event in events)
-    drain_s = (max(e.done_ns or 0 for e in events) - (events[0].queued_ns or 0)) / 1e9
-    assert row.drain_s == pytest.approx(drain_s)
-    assert row.throughput_per_s == pytest.approx(6 / drain_s)
     metrics = {(sample.thing, sample.metric) for sample in trial.series}
     assert {("default", "depth"), ("workers", "pss_bytes"), ("redis", "commands")} <= metrics
     assert row.cpu_s is not None
@@ -239,6 +241,36 @@ def test_a_limit_on_the_drain_is_an_answer_and_no_failure(tmp_path: Path, host: 
     assert answer_on_lost(row, events) is Answer.UNKNOWN
 
 
+def test_without_a_limit_what_hangs_fails_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_module, "_long_s", lambda experiment, planned: 0.3)
+    sleeps = {"kind": "synthetic", "mean_ms": 1_000}
+    row, _, _ = one_trial(tmp_path / "trial", None, workload=sleeps, fixed={"workers": 1}, jobs=3)
+    assert (row.status, row.drained, row.lost) == ("failed", False, None)
+    assert row.problem == "3 of 3 jobs were not done in any reasonable time"
+
+
+def test_the_first_problem_is_told_and_an_exit_code_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes wrong later follows from it."""
+    experiment = Experiment.from_mapping({"workload": SLEEPS})
+    found = []
+    for problems in ([], ["the cause", "what follows"]):
+        trial = Trial(experiment.plan()[0], experiment, SETTINGS, tmp_path, None)
+        monkeypatch.setattr(
+            trial._load, "exit_codes", lambda: {"workers_exit_code": 7, "origin_exit_code": 0}
+        )
+        for problem in problems:
+            with trial._problems_noted():
+                raise LabError(problem)
+        trial.close()
+        found.append((trial.row().status, trial.row().problem, trial.row().workers_exit_code))
+    assert found == [
+        ("failed", "workers ended with code 7 when told to stop", 7),
+        ("failed", "the cause", 7),
+    ]
+
+
 def test_a_job_that_redis_lost_is_lost(tmp_path: Path) -> None:
     """Nothing waits for it or runs it: the trial ends without waiting for the limit, and says how many."""
     taken: list[bytes] = []
@@ -255,6 +287,7 @@ def test_a_job_that_redis_lost_is_lost(tmp_path: Path) -> None:
     assert taken == [b"job-4"]
     assert (row.status, row.drained, row.acknowledged, row.processed, row.lost) == ("ok", True, 4, 3, 1)
     assert [event.status for event in events] == ["processed"] * 3 + ["pending"]
+    assert row.throughput_per_s == pytest.approx(3 / (row.drain_s or 0)), "what is lost is not done"
     assert answer_on_lost(row, events) is Answer.YES
 
 
