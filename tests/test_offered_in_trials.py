@@ -15,11 +15,13 @@ from fuze_bench.lab.judgement import checks
 from fuze_bench.lab.judgement.summaries import comparisons, figures
 from fuze_bench.lab.judgement.trial_verdicts import CEILING_SHARE, invalid_trials
 from fuze_bench.lab.judgement.verdicts import Answer
+from fuze_bench.lab.load.sender_ceiling import measure_ceiling
 from fuze_bench.lab.runs.results import Run, load_run
 from fuze_bench.pipeline.settings import Settings
 
 SLEEPS = {"kind": "synthetic", "mean_ms": 1}
 RTT_MS = 40.0
+#: RQ's enqueue takes 300 µs and more.
 ABSURD_PER_S = 20_000
 TRACE = """time,url,queue
 100.0,https://example.org/a,high
@@ -111,12 +113,12 @@ def test_a_trace_says_the_queues(laws: Run) -> None:
     assert set(jobs_of(laws, arrivals="step")["queue"]) == {"default"}
 
 
-def assert_only_the_absurd_is_invalid(run: Run) -> None:
+def assert_only_the_absurd_is_invalid(run: Run, absurd_per_s: float) -> None:
     ceilings = run.trials["sender_ceiling_per_s"]
     assert ceilings.notna().all()
-    assert ceilings.between(100, ABSURD_PER_S / CEILING_SHARE).all()
+    assert ceilings.between(100, absurd_per_s / CEILING_SHARE).all(), "an absurd rate is above it"
     [quiet, absurd] = [
-        int(run.trials[run.trials["rate_per_s"] == rate]["trial"].iloc[0]) for rate in (20, ABSURD_PER_S)
+        int(run.trials[run.trials["rate_per_s"] == rate]["trial"].iloc[0]) for rate in (20, absurd_per_s)
     ]
     verdicts = checks.verdicts_on(run)
     saturated = {v.trial: v.answer for v in verdicts if v.name == "load generator saturated"}
@@ -138,18 +140,20 @@ def test_a_generator_beyond_its_ceiling_makes_the_trial_invalid(tmp_path: Path) 
         duration_s=0.1,
         drain_limit_s=0.2,
     )
-    assert_only_the_absurd_is_invalid(load_run(run.folder))
+    assert_only_the_absurd_is_invalid(load_run(run.folder), ABSURD_PER_S)
 
 
 def test_so_does_the_sender_of_saves(tmp_path: Path) -> None:
+    """Half as much again as it managed a moment ago: fast machines do more than any fixed rate."""
+    absurd_per_s = min(100_000, round(1.5 * measure_ceiling(tmp_path / "before")))
     run = measured(
         tmp_path,
         workload="bookmarks",
-        factors={"rate_per_s": [20, ABSURD_PER_S]},
+        factors={"rate_per_s": [20, absurd_per_s]},
         fixed={"mode": "thread", "arrivals": "constant"},
         duration_s=0.1,
         drain_limit_s=0.2,
         warm_up=0,
     )
     assert run.trials["sender_ceiling_per_s"].nunique() == 1, "measured once, before the first trial"
-    assert_only_the_absurd_is_invalid(load_run(run.folder))
+    assert_only_the_absurd_is_invalid(load_run(run.folder), absurd_per_s)
