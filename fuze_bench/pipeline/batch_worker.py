@@ -1,0 +1,400 @@
+"""An RQ worker that claims, runs and finishes jobs a batch at a time, in a long-lived child.
+
+Use it as any worker class: `rq worker -w fuze_bench.pipeline.batch_worker.BatchWorker`. What RQ's workers promise holds
+for each job: statuses, registries, executions, results, retries, time limits, callbacks, dependents, groups, rate limits,
+repeats, commands and signals. The worker's process talks to Redis and watches; its child runs the jobs.
+
+- Jobs are claimed by one script and finished by another, in one round trip. What a job needs beyond that (a callback, a
+  dependent, a limit, a failure, a retry) is done for it by RQ's own code.
+- A claim is worth about `claim_worth_s` of work by what the last jobs took, so slow jobs are claimed one by one, and
+  what was not begun goes back to the queue when a job is slower than `patience_s`: no job waits in a batch for long.
+- If the child dies, the job that it was running is failed as by RQ's `Worker`; if it was running several at once, each of
+  these runs in a child of its own, which fails the culprit alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from rq.command import parse_payload
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.timeouts import UnixSignalDeathPenalty
+from rq.utils import now
+from rq.worker import Worker, WorkerStatus
+
+from fuze_bench.pipeline.batch_channel import ChildEnd
+from fuze_bench.pipeline.batch_child import ALONE, AWAY, ENDED, GONE, WENT_WELL, WITHDRAWN, run_child
+from fuze_bench.pipeline.batch_hand import Hand
+from fuze_bench.pipeline.batch_pace import Pace
+from fuze_bench.pipeline.batch_process import BatchProcess, Death
+from fuze_bench.pipeline.batch_scripts import Claim, Finished
+
+if sys.platform == "win32":
+    raise ImportError("the batch worker forks: use RQ's SimpleWorker on Windows")
+
+_TICK_S = 0.5
+_HEARTBEAT_S = 15
+
+
+class BatchWorker(Worker):
+    """See the module."""
+
+    #: The most jobs of one claim.
+    batch_size = 100
+    claim_worth_s = 0.2
+    patience_s = 1.0
+    #: As in RQ's `Worker`: a job that its time limit does not end is killed with its process after so much more.
+    overtime_s = 60.0
+    #: How many claims the child has in hand, so that it can prepare the next while it runs one.
+    claims_in_hand = 3
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._hand: Hand | None = None
+        self._prepared: dict[str, Execution] = {}
+        super().__init__(*args, **kwargs)
+        self._hand = self._in_hand = Hand(self)
+        self._child = BatchProcess(self._be_the_child)
+        self._pace = Pace(self.batch_size, self.claim_worth_s, self.claims_in_hand, self.patience_s)
+        self._finished: list[Finished] = []
+        self._to_run_alone: list[Claim] = []
+        self._to_stop: set[str] = set()
+        self._jobs_ended = 0
+        self._max_jobs: int | None = None
+        self._looked_after_s = 0.0
+
+    @property
+    def executions(self) -> dict[str, Execution]:
+        """What is in hand, as RQ keeps it: made when somebody asks, which is rare."""
+        if not self._hand:
+            return self._prepared
+        return {claim.execution_id: self._hand.execution(claim) for claim in self._hand}
+
+    @executions.setter
+    def executions(self, prepared: dict[str, Execution]) -> None:
+        self._prepared = prepared
+
+    def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
+        """As RQ's; `max_jobs` counts jobs, not batches."""
+        self._max_jobs, self._jobs_ended = max_jobs, 0
+        try:
+            super().work(*args, **kwargs)
+        finally:
+            self._child.dismiss()
+        return self._jobs_ended > 0
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """As RQ's, but a batch: at most what may be claimed now. Waits for the first job if there is none."""
+        if self._max_jobs is not None and self._jobs_ended >= self._max_jobs:
+            self.log.info("Worker %s: finished executing %d jobs, quitting", self.name, self._jobs_ended)
+            raise StopRequested
+        self.set_state(WorkerStatus.IDLE)
+        self.procline("Listening on " + ",".join(self.queue_names()))
+        self.heartbeat()
+        idle_since_s = time.monotonic()
+        wait_s = 1.0
+        while True:
+            try:
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()
+                batch = self._claim()
+                if batch or timeout is None:
+                    return (batch, None) if batch else None
+                idle_s = time.monotonic() - idle_since_s
+                if max_idle_time is not None and idle_s >= max_idle_time:
+                    return None
+                left_s = (
+                    timeout if max_idle_time is None else max(1, min(timeout, int(max_idle_time - idle_s)))
+                )
+                popped = self._in_hand.wait_for_a_job(left_s)
+                if popped and (batch := self._claim(popped)):
+                    return batch, None
+                self.heartbeat()
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+                self.log.error(
+                    "Worker %s: could not connect to Redis instance: %s retrying in %d seconds...",
+                    self.name,
+                    error,
+                    wait_s,
+                )
+                time.sleep(wait_s)
+                wait_s = min(wait_s * self.exponential_backoff_factor, self.max_connection_wait_time)
+
+    def execute_job(self, batch: Any, _queue: Any) -> None:
+        """Run this batch and those that can be claimed while it runs; returns when nothing is in hand."""
+        try:
+            self.set_state(WorkerStatus.BUSY)
+            self._child.send(batch)
+            while self._in_hand or self._finished:
+                try:
+                    self._step()
+                except redis.RedisError as error:
+                    self.wait_for_redis(error)
+            self._to_stop.clear()  # what ended before it could be stopped
+        except SystemExit:
+            self._let_go()
+            raise
+        self.set_state(WorkerStatus.IDLE)
+
+    def handle_payload(self, message: Any) -> None:
+        """As RQ's, which knows of one job in hand only. From the thread that listens to commands."""
+        payload = parse_payload(message)
+        match payload.get("command"):
+            case "stop-job":
+                ours = (
+                    self.connection.hget(Job.key_for(payload["job_id"]), "worker_name") == self.name.encode()
+                )
+            case "stop-execution":
+                composite = f"{payload['job_id']}:{payload['execution_id']}"
+                ours = bool(self.connection.sismember(self.executions_key, composite))
+            case _:
+                super().handle_payload(message)
+                return
+        if ours:
+            # Redis knows first: it may be that the claim's answer has not been read yet.
+            self._to_stop.add(payload["job_id"])
+            self._child.wake()
+        else:
+            self.log.warning("Not working on job %s, command ignored.", payload["job_id"])
+
+    def _shutdown(self) -> None:
+        self._child.wake()
+        super()._shutdown()
+
+    def wait_for_redis(self, error: redis.RedisError) -> None:
+        """Redis is away while jobs are in hand: the child goes on with them, and what ended is kept."""
+        self.log.error("Worker %s: Redis is away (%s): trying again", self.name, error)
+        time.sleep(_TICK_S)
+
+    def between_batches(self) -> None:
+        """Called while jobs are in hand, at least every half second: for a subclass."""
+
+    def ended_without_redis(self, claim: Claim) -> None:
+        """The job ended while Redis was away, so what came of it could not be told in RQ's way: it fails, as when a
+        work horse of RQ's ends like that.
+        """
+        self._fail_as_killed(claim, Death(self.horse_pid, 1 << 8, None, (0, 0)))
+
+    def queue_named(self, name: str) -> Queue:
+        """The queue of that name that this worker listens to."""
+        return self._in_hand.queue(name)
+
+    as_date = staticmethod(lambda unix_s: datetime.fromtimestamp(unix_s, UTC))
+
+    # What is claimed and finished -------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """One turn beside the working child: hear of it, look after it, finish what ended and claim more."""
+        if not self._finished:
+            self._child.wait(_TICK_S)
+        death = self._child.death()
+        self._take_records()
+        if death is not None:
+            self._after_death(death)
+        self._stop_what_is_to_stop()
+        self._look_after()
+        self._run_next_alone()
+        if batch := self._claim():
+            self._child.send(batch)
+
+    def _claim(self, popped: tuple[str, str] = ("", "")) -> list[Claim]:
+        """Finish what has ended, and claim as much as is wanted now."""
+        wanted = self._wanted()
+        finished, self._finished = self._finished, []
+        if not wanted and not finished and not popped[1]:
+            return []
+        try:
+            claimed = self._in_hand.exchange(finished, wanted, popped)
+        except BaseException:
+            self._finished = finished + self._finished
+            raise
+        self._jobs_ended += len(finished)
+        self._pace.note(finished)
+        if claimed:
+            self._reorder_after(claimed[-1])
+        return claimed
+
+    def _wanted(self) -> int:
+        """How many jobs to claim now."""
+        if self._stop_requested or self._to_run_alone or not self._ordered_queues:
+            return 0
+        if self._child.batches >= self._pace.claims:
+            return 0
+        wanted = self._pace.jobs
+        if self._max_jobs is not None:
+            wanted = min(wanted, self._max_jobs - self._jobs_ended - len(self._finished) - len(self._in_hand))
+        return wanted
+
+    def runs_as_rq_does(self) -> bool:
+        """Whether this class runs jobs as RQ does: who changes that means every job."""
+        return (
+            self.death_penalty_class is UnixSignalDeathPenalty
+            and type(self).perform_job is Worker.perform_job
+            and "perform_job" not in vars(self)
+        )
+
+    def _reorder_after(self, last: Claim) -> None:
+        if self.queue_named(last.queue) in self._ordered_queues:
+            self.reorder_queues(reference_queue=self.queue_named(last.queue))
+
+    # The child ----------------------------------------------------------------------------------------------------
+
+    @property
+    def horse_pid(self) -> int:
+        """The child's process id, as RQ calls it; 0 if there is none."""
+        return self._child.pid
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """As RQ's; a child that has only just been forked is not yet in a group of its own, and must go alone."""
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(self.horse_pid) == self.horse_pid:
+                os.killpg(self.horse_pid, sig)
+            elif self.horse_pid:
+                os.kill(self.horse_pid, sig)
+
+    def _be_the_child(self, end: ChildEnd) -> int:
+        self.setup_work_horse_signals()
+        self._is_horse = True
+        self._in_hand.forget()
+        return run_child(self, end)
+
+    def _take_records(self) -> None:
+        for kind, serial, *rest in self._child.records():
+            claim = self._in_hand.take_out(serial)
+            if claim is None:
+                continue
+            if kind == WENT_WELL:
+                self._finished.append(Finished(claim, *rest))
+            elif kind == ENDED:
+                self._jobs_ended += 1
+            elif kind == GONE:
+                self._in_hand.give_back([claim])
+            elif kind == AWAY:
+                self._jobs_ended += 1
+                self.ended_without_redis(claim)
+            elif kind == WITHDRAWN and self._stopped_job_id == claim.job_id:
+                self._fail_as_stopped(claim)
+            elif kind == WITHDRAWN:
+                self._in_hand.give_back([claim])
+            elif kind == ALONE:
+                self._in_hand.keep(claim)
+                self._to_run_alone.append(claim)
+        with_child = (claim.serial for claim in self._in_hand if claim not in self._to_run_alone)
+        self._child.done_before(min(with_child, default=self._in_hand.next_serial))
+
+    def _after_death(self, death: Death) -> None:
+        """The child is dead. Its jobs that were not begun go back; what it ran is blamed, or tried one by one."""
+        begun = self.begun()
+        self._child.forget()
+        self._to_run_alone = [claim for claim in self._to_run_alone if claim not in begun]
+        waiting = [c for c in self._in_hand if c not in begun and c not in self._to_run_alone]
+        blamed = len(begun) == 1
+        if not begun and not self._to_run_alone:
+            # It died of preparing a batch: whose fault it is shows when each job has a child of its own.
+            begun, waiting = waiting[:1], waiting[1:]
+        self._in_hand.give_back(waiting)
+        self.child_died(death.pid, death.status)
+        if blamed:
+            self._blame(begun[0], death)
+        else:
+            self._to_run_alone.extend(begun)
+
+    def child_died(self, pid: int, status: int) -> None:
+        """The child ended by itself; a subclass may want to know."""
+        self.log.warning("Worker %s: its child %d is gone (wait status %d)", self.name, pid, status)
+
+    def _blame(self, claim: Claim, death: Death) -> None:
+        """As RQ's `monitor_work_horse` when a fork dies."""
+        self._in_hand.take_out(claim.serial)
+        self._jobs_ended += 1
+        if self._stopped_job_id != claim.job_id:
+            self._fail_as_killed(claim, death)
+        else:
+            self._fail_as_stopped(claim)
+
+    def _fail_as_stopped(self, claim: Claim) -> None:
+        if (known := self._in_hand.as_rq_knows(claim)) is not None:
+            self._handle_stopped_job(*known)
+
+    def _fail_as_killed(self, claim: Claim, death: Death) -> None:
+        if (known := self._in_hand.as_rq_knows(claim)) is None:
+            return
+        job, queue, execution = known
+        job.ended_at = now()
+        status = death.status
+        signal_note = f" (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else ""
+        reason = f"Work-horse terminated unexpectedly; waitpid returned {status}{signal_note}; "
+        self.log.warning("Worker %s: job %s failed (%s)", self.name, job.id, reason)
+        self.handle_work_horse_killed(job, death.pid, status, death.usage)
+        self.handle_job_failure(job, queue=queue, exc_string=reason, execution=execution)
+
+    def _run_next_alone(self) -> None:
+        """In a child of its own, when nothing else is with the child."""
+        if self._to_run_alone and self._stop_requested:
+            self._in_hand.give_back(self._to_run_alone)
+            self._to_run_alone = []
+        if self._to_run_alone and not self._child.batches:
+            self._child.dismiss()
+            self._child.send([self._to_run_alone.pop(0)])
+
+    # While the child works ----------------------------------------------------------------------------------------
+
+    def begun(self) -> list[Claim]:
+        """What the child is at."""
+        first, end = self._child.running
+        return [claim for claim in self._in_hand if first <= claim.serial < end]
+
+    def _withdraw(self) -> list[Claim]:
+        """Take back what the child has not begun."""
+        first_free = self._child.withdraw(self._in_hand.next_serial)
+        return [c for c in self._in_hand if c.serial >= first_free and c not in self._to_run_alone]
+
+    def _look_after(self) -> None:
+        running_s = self._child.running_s
+        if self._stop_requested or running_s > self.patience_s:
+            self._in_hand.give_back(self._withdraw())
+        limits_s = [claim.timeout_s for claim in self.begun() if claim.timeout_s > 0]
+        if limits_s and running_s > min(limits_s) + self.overtime_s:
+            self.kill_horse()
+        self.between_batches()
+        now_s = time.monotonic()
+        if now_s - self._looked_after_s > _HEARTBEAT_S:
+            self._looked_after_s = now_s
+            self._in_hand.keep_alive()
+            if self.should_run_maintenance_tasks:
+                self.run_maintenance_tasks()
+
+    def _stop_what_is_to_stop(self) -> None:
+        """Jobs that somebody has sent a stop command for."""
+        for claim in [c for c in self._in_hand if c.job_id in self._to_stop]:
+            self._to_stop.discard(claim.job_id)
+            free = self._withdraw()
+            self._stopped_job_id = claim.job_id
+            if claim in free:
+                free.remove(claim)
+                self._in_hand.take_out(claim.serial)
+                self._fail_as_stopped(claim)
+            else:
+                self.kill_horse()
+            self._in_hand.give_back(free)
+
+    def _let_go(self) -> None:
+        """A cold shutdown: the child has been killed. What it did counts, and what it had not begun goes back."""
+        try:
+            self._take_records()
+            begun = self.begun()
+            finished, self._finished = self._finished, []
+            if finished:
+                self._in_hand.exchange(finished, 0)
+            self._in_hand.give_back([claim for claim in self._in_hand if claim not in begun])
+        except redis.RedisError as error:
+            self.log.warning("Worker %s: what it had in hand could not be given back: %s", self.name, error)

@@ -1,0 +1,99 @@
+"""Jobs of somebody else's, as small as they can be: what RQ workers are put through in tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from rq import Retry, get_current_job
+
+
+def nothing() -> None:
+    """The empty job."""
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+async def later(value: int) -> int:
+    return value
+
+
+def fail(text: str = "no") -> None:
+    raise ValueError(text)
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+def again(times: int) -> Retry:
+    return Retry(max=times)
+
+
+def die(number: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), number)
+
+
+def exit_at_once(code: int = 7) -> None:
+    os._exit(code)
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def swallow_everything(seconds: float) -> str:
+    """A library that takes a time limit for an ordinary error."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(Exception):
+            time.sleep(seconds)
+    return "late"
+
+
+def who() -> str:
+    job = get_current_job()
+    assert job is not None
+    job.meta["seen"] = True
+    job.save_meta()
+    return f"{job.id} {job.origin}"
+
+
+def write_line(path: str, line: str) -> None:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
+def unserialisable() -> object:
+    return lambda: None
+
+
+def note_success(job: object, _connection: object, result: object) -> None:
+    write_line(os.environ["NOTES"], f"success {result}")
+
+
+def note_failure(job: object, _connection: object, kind: type, *_rest: object) -> None:
+    write_line(os.environ["NOTES"], f"failure {kind.__name__}")
+
+
+def note_stopped(job: object, _connection: object) -> None:
+    write_line(os.environ["NOTES"], "stopped")
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def up(self, by: int) -> int:
+        return self.start + by
