@@ -46,7 +46,7 @@ def is_done(service: BookmarkService, bookmark_id: int) -> bool:
     return found is not None and found.status is Status.PROCESSED
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_a_paused_queue_waits_and_the_others_go_on(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_worker_whose_queues_are_all_paused_stays_and_stops_when_told(
         assert worker.wait(10) == 0
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_drain_finishes_what_runs_and_takes_nothing_new(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

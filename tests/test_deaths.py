@@ -63,7 +63,7 @@ def test_a_page_that_kills_a_simple_worker_twice_is_left_alone(
     assert found.reason is Reason.KILLED_WORKER
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_two_deploys_during_a_slow_page_are_not_its_fault(
     kind: str, service: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

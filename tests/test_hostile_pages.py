@@ -85,7 +85,7 @@ def test_a_worker_outlives_them_all_in_bounded_memory(
     assert grown_bytes < MOST_GROWTH_BYTES
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_a_worker_outlives_pages_that_no_parser_comes_to_an_end_with(
     service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker, kind: str
 ) -> None:

@@ -72,7 +72,7 @@ def test_the_api_says_what_was_saved(settings: Settings, tmp_path: Path) -> None
     assert "very-secret" not in text
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork", "spawn"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "spawn", "batch"])
 def test_every_line_is_json_and_says_whose_it_is(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

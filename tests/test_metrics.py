@@ -178,7 +178,7 @@ def test_names_and_help_keep_to_the_conventions(settings: Settings) -> None:
             assert family.name.endswith("_seconds")
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork", "spawn"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "spawn", "batch"])
 def test_every_kind_counts(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

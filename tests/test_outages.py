@@ -138,7 +138,7 @@ def test_saves_go_on_and_everything_is_done_once(
         assert "starting another" not in workers.log_tail(10_000)
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork", "spawn"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "spawn", "batch"])
 def test_a_worker_goes_on_after_a_restart_and_obeys_commands(
     kind: str, hasty: Settings, private_redis: PrivateRedis, origin: Origin, start_worker: StartWorker
 ) -> None:
@@ -177,7 +177,7 @@ def test_a_worker_goes_on_after_a_restart_and_obeys_commands(
 
 
 @pytest.mark.parametrize("kind", ["refused", "hanging"])
-@pytest.mark.parametrize("worker_kind", ["simple", "fork"])
+@pytest.mark.parametrize("worker_kind", ["simple", "fork", "batch"])
 def test_sigterm_while_redis_is_away(
     kind: str, worker_kind: str, settings: Settings, private_redis: PrivateRedis, start_worker: StartWorker
 ) -> None:

@@ -61,7 +61,7 @@ def queue(settings: Settings) -> Queue:
     return Queue("default", connection=connect(settings.redis_url or ""), serializer=JSONSerializer)
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_a_worker_killed_in_the_middle_of_a_job_at_the_default_settings(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

@@ -159,7 +159,7 @@ def save(service: BookmarkService, url: str) -> int:
     return service.save([service.check(user_id=1, url=url)])[0].bookmark.id
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_retries_happen(
     kind: str, saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

@@ -40,7 +40,7 @@ def queue(settings: Settings, name: str = "default") -> Queue:
     return Queue(name, connection=connect(settings.redis_url or ""), serializer=JSONSerializer)
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork", "spawn"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "spawn", "batch"])
 def test_each_kind_does_the_work(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
@@ -163,7 +163,7 @@ def test_two_starts_never_collide_and_all_have_a_scheduler(
     assert not connection.exists("rq:scheduler-lock:default")
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_sigterm_lets_the_job_finish(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
@@ -176,7 +176,7 @@ def test_sigterm_lets_the_job_finish(
     assert service.store.get(second).status is Status.PENDING  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_a_second_sigterm_stops_at_once(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

@@ -28,7 +28,7 @@ from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Kind, Settings
 from fuze_bench.processes import Child
 
-KINDS = ["simple", "fork", "spawn"]
+KINDS = ["simple", "fork", "spawn", "batch"]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def horse_of(worker_pid: int) -> psutil.Process | None:
     return None
 
 
-@pytest.mark.parametrize("kind", ["fork", "spawn"])
+@pytest.mark.parametrize("kind", ["fork", "spawn", "batch"])
 def test_a_page_whose_process_is_killed_fails_alone(
     kind: str, saving: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

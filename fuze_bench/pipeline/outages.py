@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -35,7 +35,7 @@ class OutlivesRedis(BaseWorker):
     connection_timeout = _LONGEST_COMMAND_S
     recovery: Recovery
     checking: redis.Redis
-    _broken_off: tuple[str, int] | None = None
+    _broken_off: tuple[Sequence[str], int] = ((), 0)
 
     def check_for_suspension(self, burst: bool) -> None:
         self._through_outages(super().check_for_suspension, burst)
@@ -78,14 +78,16 @@ class OutlivesRedis(BaseWorker):
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
         """As RQ's; what the job in hand held is free at once, and this was not its fault."""
-        running = next(iter(self.executions.values()), None)
-        pid = self.horse_pid
+        broken_off = (self._in_work(), self.horse_pid)
         try:
             super().request_force_stop(signum, frame)
         except SystemExit:
-            if running is not None:
-                self._broken_off = (running.job_id, pid)
+            self._broken_off = broken_off
             raise
+
+    def _in_work(self) -> list[str]:
+        """The ids of the jobs that are being done."""
+        return [execution.job_id for execution in self.executions.values()]
 
     def teardown(self) -> None:
         """As RQ's; without Redis, what it knows of this worker runs out by itself."""
@@ -98,8 +100,9 @@ class OutlivesRedis(BaseWorker):
             super().teardown()
         except redis.RedisError as error:
             self.log.warning("worker %s: ends while Redis is away (%s)", self.name, why_away(error))
-        if self._broken_off is not None:
-            self.recovery.send_again(*self._broken_off)
+        job_ids, pid = self._broken_off
+        for job_id in job_ids:
+            self.recovery.send_again(job_id, pid)
 
     def stop_scheduler(self) -> None:
         """As RQ's, which waits for ever for one that hangs."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rq.job import Retry
@@ -19,20 +16,18 @@ from rq.timeouts import JobTimeoutException
 
 from fuze_bench.errors import one_line
 from fuze_bench.pipeline import embed, events, extract
-from fuze_bench.pipeline.analyse import Analysis, analyse
+from fuze_bench.pipeline.analyse import analyse
+from fuze_bench.pipeline.batch_form import with_batch_form
+from fuze_bench.pipeline.bookmark_batch import ANY_NUMBER, BookmarkBatch, come_back_after, ending
 from fuze_bench.pipeline.bookmarks import (
-    Claim,
     EmbeddingState,
     Mode,
     Outcome,
-    Processed,
     ProcessingError,
     Reason,
     Status,
-    TryAgain,
 )
-from fuze_bench.pipeline.extract import Extracted
-from fuze_bench.pipeline.fetch import FetchedPage, Fetcher
+from fuze_bench.pipeline.fetch import Fetcher
 from fuze_bench.pipeline.leases import Leases
 from fuze_bench.pipeline.measurements import Ended, Measurements
 from fuze_bench.pipeline.outcomes import Outcomes, internal_error
@@ -40,6 +35,7 @@ from fuze_bench.pipeline.page_reader import PageReader
 from fuze_bench.pipeline.politeness import Hosts, LocalHosts
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
+from fuze_bench.pipeline.work import Item, Work
 from fuze_bench.timing import Clock, StageTimer, SystemClock
 
 if TYPE_CHECKING:
@@ -48,12 +44,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ANY_NUMBER = 1_000_000
 _FILL_IN_BATCH = 32
 #: No longer, because other jobs wait meanwhile: what is left is another job.
 _FILL_IN_MAX_S = 30.0
 
 
+@with_batch_form(BookmarkBatch())
 def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> dict[str, Any] | Retry:
     """The job: process one bookmark and say what became of it, as JSON.
 
@@ -64,27 +60,15 @@ def process_bookmark_content_task(bookmark_id: int, url: str, user_id: int) -> d
     pipeline = current_pipeline()
     turn = pipeline.hosts.enter(url, bookmark_id)
     if turn.wait_s:
-        return Retry(max=_ANY_NUMBER, interval=math.ceil(turn.wait_s))
+        return come_back_after(turn.wait_s)
     try:
         outcome = pipeline.process([bookmark_id])[bookmark_id]
     finally:
         pipeline.hosts.leave(turn)
-    if isinstance(outcome, ProcessingError):
-        raise outcome
-    if isinstance(outcome, TryAgain):
-        # How often is decided by the bookmark's row, so that a job which is lost and made again changes nothing.
-        return _again_in(outcome.delay_s)
-    if outcome is None:
-        if (due_in_s := pipeline.due_in_s(bookmark_id)) is not None:
-            # Another copy of this job was told when to come back, or the clock that said so is ahead of this one.
-            return _again_in(due_in_s)
-        return {"bookmark_id": bookmark_id, "status": "already taken"}
-    return {"bookmark_id": bookmark_id, "status": str(Status.PROCESSED), "words": outcome.word_count}
-
-
-def _again_in(wait_s: float) -> Retry:
-    # RQ cuts the moment down to a whole second: with one more it is not too early.
-    return Retry(max=_ANY_NUMBER, interval=math.ceil(wait_s) + 1)
+    end = ending(pipeline, bookmark_id, outcome)
+    if isinstance(end, ProcessingError):
+        raise end
+    return end
 
 
 def fill_in_embeddings_task() -> int | Retry:
@@ -94,45 +78,7 @@ def fill_in_embeddings_task() -> int | Retry:
     """
     pipeline = current_pipeline()
     done = pipeline.fill_in_embeddings()
-    return Retry(max=_ANY_NUMBER) if done and pipeline.store.texts_without_vector(0, 1) else done
-
-
-@dataclass
-class _Item:
-    """A claimed bookmark on its way through the stages; `error` ends it, what the stages found comes before."""
-
-    claim: Claim
-    timer: StageTimer
-    error: ProcessingError | None = None
-    page: FetchedPage | None = None
-    extracted: Extracted | None = None
-    analysis: Analysis | None = None
-    vector: bytes | None = None
-    embedding: EmbeddingState = EmbeddingState.OFF
-    model_name: str | None = None
-
-    def outcome(self) -> Outcome:
-        if self.error is not None:
-            return self.error
-        assert self.page is not None
-        assert self.extracted is not None
-        assert self.analysis is not None
-        return Processed(
-            final_url=self.page.final_url,
-            http_status=self.page.http_status,
-            title=self.extracted.title,
-            text=self.extracted.text,
-            language=self.extracted.language,
-            published=self.extracted.published,
-            summary=self.analysis.summary,
-            keywords=self.analysis.keywords,
-            word_count=self.analysis.word_count,
-            reading_time_s=self.analysis.reading_time_s,
-            content_hash=hashlib.sha256(self.extracted.text.encode()).hexdigest(),
-            embedding=self.embedding,
-            embedding_model=self.model_name,
-            vector=self.vector,
-        )
+    return Retry(max=ANY_NUMBER) if done and pipeline.store.texts_without_vector(0, 1) else done
 
 
 class Pipeline:
@@ -166,6 +112,8 @@ class Pipeline:
         self._outcomes = Outcomes(self.store, settings, self._clock, patience_s)
         self._embedder = embedder
         self._load_lock = threading.Lock()
+        self._fetch_pool: ThreadPoolExecutor
+        self._fetching_pid = 0
 
     @property
     def embedder(self) -> embed.Embedder:
@@ -187,33 +135,69 @@ class Pipeline:
 
         A bookmark's failure is its own. If the process is told to stop in the middle, the bookmarks wait again.
         """
-        result: dict[int, Outcome | None] = dict.fromkeys(bookmark_ids)
-        claims = self.store.claim(bookmark_ids, self.settings.lease_s)
-        if not claims:
-            return result
-        events.claimed(claims)
-        items = [_Item(claim, StageTimer(self._clock)) for claim in claims]
+        return self.finish(self._take(bookmark_ids))
+
+    def begin(self, bookmark_ids: Sequence[int], when_fetched: Callable[[int], None]) -> Work:
+        """Claim those of the bookmarks that wait and start to fetch them beside other work; `finish` must follow.
+
+        `when_fetched` is called with each bookmark's id as soon as its host is not asked any more.
+        """
+        work = self._take(bookmark_ids)
+        claimed = {item.claim.bookmark_id for item in work.items}
+        for bookmark_id in bookmark_ids:
+            if bookmark_id not in claimed:
+                when_fetched(bookmark_id)
+
+        def fetch(item: Item) -> None:
+            try:
+                self._fetch_one(item)
+            finally:
+                when_fetched(item.claim.bookmark_id)
+
+        work.fetches = [self._fetching().submit(fetch, item) for item in work.items]
+        return work
+
+    def finish(self, work: Work) -> dict[int, Outcome | None]:
+        """The rest of what `begin` began; as `process`."""
+        if not work.items:
+            return work.outcomes
+        claims = [item.claim for item in work.items]
         try:
-            with self._leases.holding(claims):
-                try:
-                    self._run_stages(items)
-                except JobTimeoutException as error:
-                    for item in items:
-                        item.error = item.error or ProcessingError(Reason.TIMED_OUT, one_line(error))
-                except Exception as error:
-                    # It must count as a try: what is given back is due at once, and would be fetched again and again.
-                    logger.exception("bookmarks %s failed", [claim.bookmark_id for claim in claims])
-                    for item in items:
-                        item.error = item.error or internal_error("stages", error)
+            with work.leases:
+                self._run_all_stages(work)
                 ended = self._outcomes.store(
-                    [Ended(item.claim, item.outcome(), item.timer.durations_ms) for item in items]
+                    [Ended(item.claim, item.outcome(), item.timer.durations_ms) for item in work.items]
                 )
         except BaseException:
             self._leases.give_back(claims)
             raise
         events.ended(ended)
         self._measurements.ended(ended, self._clock.wall_s(), self._mode)
-        return result | {each.claim.bookmark_id: each.outcome for each in ended}
+        return work.outcomes | {each.claim.bookmark_id: each.outcome for each in ended}
+
+    def _take(self, bookmark_ids: Sequence[int]) -> Work:
+        work = Work(dict.fromkeys(bookmark_ids))
+        claims = self.store.claim(bookmark_ids, self.settings.lease_s)
+        if claims:
+            events.claimed(claims)
+            work.items = [Item(claim, StageTimer(self._clock)) for claim in claims]
+            work.leases.enter_context(self._leases.holding(claims))
+        return work
+
+    def _run_all_stages(self, work: Work) -> None:
+        items = work.items
+        try:
+            self._run_stages(work)
+        except JobTimeoutException as error:
+            if len(items) > 1 and self._mode is Mode.RQ:
+                raise  # which of them it was shows when each has the time for itself
+            for item in items:
+                item.error = item.error or ProcessingError(Reason.TIMED_OUT, one_line(error))
+        except Exception as error:
+            # It must count as a try: what is given back is due at once, and would be fetched again and again.
+            logger.exception("bookmarks %s failed", [item.claim.bookmark_id for item in items])
+            for item in items:
+                item.error = item.error or internal_error("stages", error)
 
     def due_in_s(self, bookmark_id: int) -> float | None:
         """How long the bookmark is to wait before it is tried again; None unless it waits for that."""
@@ -242,20 +226,27 @@ class Pipeline:
         return done
 
     def close(self) -> None:
+        if self._fetching_pid == os.getpid():
+            self._fetch_pool.shutdown(cancel_futures=True)
         self._reader.close()
         self._fetcher.close()
         self._measurements.close()
         self.store.close()
 
-    def _run_stages(self, items: list[_Item]) -> None:
-        self._fetch(items)
+    def _run_stages(self, work: Work) -> None:
+        items = work.items
+        if work.fetches:
+            for fetch in work.fetches:
+                fetch.result()
+        else:
+            self._fetch(items)
         for item in items:
             self._stage(item, "extract", self._extract)
         self._embed([item for item in items if item.error is None])
         for item in items:
             self._stage(item, "analyse", self._analyse)
 
-    def _stage(self, item: _Item, name: str, work: Callable[[_Item], None]) -> None:
+    def _stage(self, item: Item, name: str, work: Callable[[Item], None]) -> None:
         if item.error is not None:
             return
         with item.timer.stage(name):
@@ -276,23 +267,29 @@ class Pipeline:
                 )
                 item.error = internal_error(name, error)
 
-    def _fetch(self, items: list[_Item]) -> None:
-        def fetch(item: _Item) -> None:
+    def _fetch(self, items: list[Item]) -> None:
+        if len(items) == 1:
+            self._fetch_one(items[0])
+        else:
+            list(self._fetching().map(self._fetch_one, items))
+
+    def _fetch_one(self, item: Item) -> None:
+        def fetch(item: Item) -> None:
             item.page = self._fetcher.fetch(item.claim.url)
 
-        def fetch_in_turn(item: _Item) -> None:
-            # Around the stage: a wait for the host's turn is not time that the fetch took.
-            with self._local_hosts.turn(item.claim.url) if self._local_hosts else nullcontext():
-                self._stage(item, "fetch", fetch)
+        # Around the stage: a wait for the host's turn is not time that the fetch took.
+        with self._local_hosts.turn(item.claim.url) if self._local_hosts else nullcontext():
+            self._stage(item, "fetch", fetch)
 
-        if len(items) == 1:
-            fetch_in_turn(items[0])
-            return
-        threads = min(len(items), self.settings.fetch_threads)
-        with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-            list(pool.map(fetch_in_turn, items))
+    def _fetching(self) -> ThreadPoolExecutor:
+        """The threads that fetch; a fork starts its own."""
+        with self._load_lock:
+            if self._fetching_pid != os.getpid():
+                self._fetch_pool = ThreadPoolExecutor(self.settings.fetch_threads, thread_name_prefix="fetch")
+                self._fetching_pid = os.getpid()
+            return self._fetch_pool
 
-    def _extract(self, item: _Item) -> None:
+    def _extract(self, item: Item) -> None:
         assert item.page is not None
         page = item.page
         try:
@@ -301,11 +298,11 @@ class Pipeline:
             error.http_status = page.http_status
             raise
 
-    def _analyse(self, item: _Item) -> None:
+    def _analyse(self, item: Item) -> None:
         assert item.extracted is not None
         item.analysis = analyse(item.extracted.text, item.extracted.language, item.extracted.title)
 
-    def _embed(self, items: list[_Item]) -> None:
+    def _embed(self, items: list[Item]) -> None:
         embedder = self.embedder
         for item in items:
             item.embedding, item.model_name = embedder.state, embedder.model_name

@@ -16,6 +16,8 @@ from rq.exceptions import StopRequested
 from rq.worker import SimpleWorker, SpawnWorker, Worker, WorkerStatus
 
 from fuze_bench import logs
+from fuze_bench.pipeline.batch_scripts import Claim
+from fuze_bench.pipeline.batch_worker import BatchWorker
 from fuze_bench.pipeline.bookmarks import ProcessingError, parse_job_id
 from fuze_bench.pipeline.control import paused_queues
 from fuze_bench.pipeline.outages import OutlivesRedis
@@ -136,8 +138,11 @@ class _PipelineWorker(OutlivesRedis):
             # RQ does not say how a fork ended that it killed itself, a minute after the job's time was over.
             retpid, ret_val, rusage = self._horse_end
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)
-        if retpid is None or ret_val is None:
-            return  # somebody else has waited for it: its lease runs out
+        if retpid is not None and ret_val is not None:
+            self._note_death(retpid, ret_val)
+        # else somebody else has waited for it: its lease runs out
+
+    def _note_death(self, retpid: int, ret_val: int) -> None:
         if self._stop_requested:
             return  # it was killed with the worker, which is none of its doing
         note = f"signal {os.WTERMSIG(ret_val)}" if os.WIFSIGNALED(ret_val) else f"exit code {ret_val >> 8}"
@@ -190,11 +195,38 @@ class PipelineSpawnWorker(_PipelineWorker, SpawnWorker):
         super().main_work_horse(job, queue)
 
 
+class PipelineBatchWorker(_PipelineWorker, BatchWorker):
+    """Runs jobs a batch at a time in a long-lived child, which has the parent's loaded model."""
+
+    def execute_job(self, batch: Any, queue: Any) -> None:
+        # Past what the other kinds do around one job, and through what they do when Redis is away.
+        BatchWorker.execute_job(self, batch, queue)
+
+    def between_batches(self) -> None:
+        self._leave_out_paused()
+        self.recovery.when_due()
+
+    def wait_for_redis(self, error: redis.RedisError) -> None:
+        self._wait_for_redis(error)
+
+    def ended_without_redis(self, claim: Claim) -> None:
+        """What came of it is in the database, and that is what counts."""
+        self.recovery.send_again(claim.job_id)
+
+    def child_died(self, pid: int, status: int) -> None:
+        super().child_died(pid, status)
+        self._note_death(pid, status)
+
+    def _in_work(self) -> list[str]:
+        return [claim.job_id for claim in self.begun()]
+
+
 #: The worker class of each kind.
 CLASSES: dict[Kind, Any] = {
     Kind.SIMPLE: PipelineSimpleWorker,
     Kind.FORK: PipelineForkWorker,
     Kind.SPAWN: PipelineSpawnWorker,
+    Kind.BATCH: PipelineBatchWorker,
 }
 
 

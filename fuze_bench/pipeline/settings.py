@@ -25,11 +25,13 @@ class Kind(enum.StrEnum):
     """How a worker runs its jobs."""
 
     SIMPLE = "simple"
-    """In the worker's own process: fastest; a job that crashes takes the worker with it."""
+    """In the worker's own process: a job that crashes takes the worker with it."""
     FORK = "fork"
     """Each in a fork of the worker: isolated; the loaded model is shared."""
     SPAWN = "spawn"
     """Each in a fresh interpreter: isolated where forking is unsafe; loads the model for every job."""
+    BATCH = "batch"
+    """Many at a time in one long-lived fork: fastest, isolated from the worker; the loaded model is shared."""
 
 
 class Strategy(enum.StrEnum):
