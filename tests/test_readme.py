@@ -98,7 +98,7 @@ def test_every_command_is_run_by_a_test_here() -> None:
         "make report", "make test", "make up", QUICK_SAVE, IMPORT, ".venv/bin/fuze-bench status",
         ".venv/bin/fuze-bench save https", ".venv/bin/fuze-bench save --file",
         ".venv/bin/fuze-bench up --help", "REDIS_URL=", ".venv/bin/fuze-bench api", ".venv/bin/fuze-bench worker",
-        ".venv/bin/rq worker", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
+        ".venv/bin/rq worker --url", ".venv/bin/rq worker --burst", ".venv/bin/fuze-bench retry", ".venv/bin/fuze-bench cancel",
         ".venv/bin/fuze-bench doctor", ".venv/bin/fuze-bench pause", ".venv/bin/fuze-bench resume", ".venv/bin/fuze-bench drain", ".venv/bin/fuze-bench recover", ".venv/bin/papermill ", ".venv/bin/locust ",
         ".venv/bin/fuze-bench plan", ".venv/bin/fuze-bench run data/experiments/worker",
         ".venv/bin/fuze-bench run data/experiments/your_jobs.yaml --out my-run --budget",
@@ -219,7 +219,7 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
     starts = {
         "api": the(".venv/bin/fuze-bench api").replace("8000", str(port)),
         "worker": the(".venv/bin/fuze-bench worker"),
-        "rq": the(".venv/bin/rq worker").replace("redis://127.0.0.1:6379/0", private_redis.url),
+        "rq": the(".venv/bin/rq worker --url").replace("redis://127.0.0.1:6379/0", private_redis.url),
     }
     children = []
     try:
@@ -233,6 +233,8 @@ def test_the_parts_alone(data_dir: Path, tmp_path: Path, private_redis: PrivateR
         wait_until(lambda: run.run(save, tmp_path).returncode == 0, what="the API")
         status = the(".venv/bin/fuze-bench status") + " --json"
         wait_until(lambda: '"processed"' in run.run(status, tmp_path).stdout, what="the page to be processed")
+        batch = the(".venv/bin/rq worker --burst").replace("redis://127.0.0.1:6379/0", private_redis.url)
+        assert "done, quitting" in run.run(batch, tmp_path).stdout
         for command, says in (
             ("doctor", "ok    workers"),
             ("pause", "low is paused"),

@@ -109,7 +109,7 @@ def test_each_kind_runs_somebody_elses_jobs_as_they_are(
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-@pytest.mark.parametrize("kind", ["simple", "fork", "pool"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "pool", "batch"])
 def test_queues_are_drained_in_the_order_of_the_strategy(
     kind: str, strategy: Strategy, start: Start, private_redis: PrivateRedis, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ _SET_UP_OF_JOBS_S = 1.0
 _MODEL_S = 8.0
 _BOOKMARK_CPU_S = 0.12
 _JOB_S = 0.01
-_OVERHEAD_S = {"simple": 0.0, "fork": 0.1, "spawn": 7.0, "pool": 7.0}
+_OVERHEAD_S = {"simple": 0.0, "fork": 0.1, "spawn": 7.0, "pool": 7.0, "batch": 0.0}
 
 
 def plan_in_words(experiment: Experiment) -> str:

@@ -16,7 +16,7 @@ from fuze_bench.errors import LabError, nearest
 from fuze_bench.lab.arrivals import LAWS
 from fuze_bench.pipeline.settings import QUEUES, Settings
 
-KINDS = ("simple", "fork", "spawn", "pool")
+KINDS = ("simple", "fork", "spawn", "pool", "batch")
 STRATEGIES = ("strict", "round_robin", "random")
 MODES = ("rq", "thread", "inline")
 FRESH = ("data", "processes")

@@ -1,4 +1,4 @@
-"""RQ's own workers, as its command line starts them: for jobs that are not ours, and as a baseline for ours.
+"""RQ's own workers and the batch worker, as RQ's command line starts them: for jobs that are not ours, and as a baseline for ours.
 
 Which kind can take jobs in which order:
 
@@ -7,6 +7,7 @@ Which kind can take jobs in which order:
 | simple | `rq worker -w rq.SimpleWorker` | yes | `--dequeue-strategy` |
 | fork | `rq worker` | yes | `--dequeue-strategy` |
 | spawn | `rq worker -w rq.SpawnWorker` | yes | `--dequeue-strategy` |
+| batch | `rq worker -w fuze_bench.pipeline.batch_worker.BatchWorker` | yes | `--dequeue-strategy` |
 | pool | `rq worker-pool` | yes | no option for it; `-w` with the worker classes that RQ calls deprecated |
 """
 
@@ -32,7 +33,12 @@ from fuze_bench.processes import Child, is_running
 
 POOL = "pool"
 #: The worker class of each kind on RQ's command line, for the strategies that `rq worker` has an option for.
-_CLASSES = {"simple": "rq.SimpleWorker", "fork": "rq.Worker", "spawn": "rq.SpawnWorker"}
+_CLASSES = {
+    "simple": "rq.SimpleWorker",
+    "fork": "rq.Worker",
+    "spawn": "rq.SpawnWorker",
+    "batch": "fuze_bench.pipeline.batch_worker.BatchWorker",
+}
 #: The pool has no such option: its strategy is a matter of the class of its workers.
 _POOL_CLASSES = {
     Strategy.STRICT: "rq.Worker",
