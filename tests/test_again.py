@@ -202,6 +202,8 @@ def test_over_http(settings: Settings, origin: Origin, start_worker: StartWorker
         assert "no worker listens to the queue 'default'" in waiting.json["warning"]
         with start_worker(settings):
             wait_until(lambda: client.get(path).json["status"] == "failed", what="it to fail")
+            others = (f"{origin.url}/page/{n}" for n in range(1_000))
+            wait_until(lambda: "warning" not in client.save(next(others)).json, what="the worker to be seen")
             origin.put("/put/a", page(10))
             again = client.send("POST", f"{path}/reprocess")
             assert (again.status, again.json["job"]["id"]) == (202, f"bookmark-{saved_id}-2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -206,7 +207,7 @@ def test_after_the_last_try_it_is_final(
 def test_retries_happen_although_the_worker_that_schedules_is_killed(
     saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
-    """kill -9 to the whole group of the worker that holds the scheduler's lock: another takes over."""
+    """kill -9 to the whole group of the worker that holds the scheduler's lock: another takes over within half a minute."""
     patient = replace(hasty, retry_intervals_s=(3.0, 1.0))
     bookmark_id = save(saving, f"{origin.url}/flaky/1/1")
     with start_worker(patient) as first:
@@ -214,13 +215,18 @@ def test_retries_happen_although_the_worker_that_schedules_is_killed(
         wait_until(
             lambda: saving.store.get(bookmark_id).status is Status.PENDING, what="the retry to be planned"
         )  # type: ignore[union-attr]
-        with start_worker(patient):
+        with start_worker(patient), connect(hasty.redis_url or "") as client:
             os.killpg(first.pid, signal.SIGKILL)
+            locks = client.keys("rq:scheduler-lock:*")
+            assert locks
+            assert all(0 < client.ttl(each) <= 15 for each in locks)
+            client.delete(*locks)  # as if that time were over
+            killed_s = time.monotonic()
             wait_until(
                 lambda: saving.store.get(bookmark_id).status is Status.PROCESSED,  # type: ignore[union-attr]
-                timeout_s=120,
                 what="the second try",
             )
+            assert time.monotonic() - killed_s < 20
 
 
 def test_a_second_copy_of_a_job_waits_as_the_site_asked(settings: Settings, origin: Origin) -> None:

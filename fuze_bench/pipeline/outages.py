@@ -116,6 +116,12 @@ class OutlivesRedis(BaseWorker):
             process.kill()
             process.join()
 
+    def unsubscribe(self) -> None:
+        """As RQ's, which often waits a second for a thread that missed its end: it is told before its last message."""
+        if self.pubsub_thread:
+            self.pubsub_thread.stop()
+        super().unsubscribe()
+
     def _start_scheduler(self, burst: bool = False, logging_level: str | None = None, *_formats: str) -> None:
         """As RQ's, with a scheduler that outlives Redis."""
         self.scheduler = PipelineScheduler(

@@ -112,9 +112,18 @@ class _PipelineWorker(OutlivesRedis):
         self.heartbeat()
         time.sleep(step_s)
 
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """As RQ's, which stops an idle worker by an exception. Python prints and drops that where a finaliser runs."""
+        try:
+            super().request_stop(signum, frame)
+        except StopRequested:
+            while frame is not None:
+                if frame.f_code.co_name == "__del__":
+                    return  # the flag stops the worker a moment later
+                frame = frame.f_back
+            raise
+
     def _shutdown(self) -> None:
-        # RQ stops an idle worker by an exception from its signal handler. If the signal arrives while a finaliser
-        # runs, Python drops that exception; the flag then stops the worker a moment later.
         self._stop_requested = True
         if self.executions:
             # Whoever stops us may lose patience. Not here: the signal may have come in the middle of a transaction.

@@ -34,7 +34,8 @@ from fuze_bench.pipeline.task_queue import TaskQueue
 
 logger = logging.getLogger(__name__)
 
-_MAINTENANCE_INTERVAL_S = 30
+#: How often a worker sees to the registries, and to whether its queues have a scheduler.
+_MAINTENANCE_INTERVAL_S = 10
 
 
 def run_workers(
