@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import pytest
+from nursery import Nursery
 from postgresql import running_postgresql
 from psycopg import sql
 
@@ -98,20 +99,37 @@ def origin() -> Iterator[Origin]:
 
 class StartWorker(Protocol):
     def __call__(
-        self, settings: Settings, *options: str, wait: bool = True
+        self, settings: Settings, *options: str, wait: bool = True, fresh: bool = False
     ) -> AbstractContextManager[Child]: ...
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """What tests fork their workers from."""
+    with Nursery() as running:
+        yield running
+
+
 @pytest.fixture
-def start_worker(tmp_path: Path) -> StartWorker:
-    """Starts a real worker process: `with start_worker(settings, "--kind", "fork") as child`."""
+def start_worker(tmp_path: Path, nursery: Nursery) -> StartWorker:
+    """Starts a real worker process: `with start_worker(settings, "--kind", "fork") as child`.
+
+    `fresh`: in an interpreter of its own, for what a fork of one that has imported everything cannot show.
+    """
     numbers = iter(range(1000))
 
     @contextmanager
-    def start(settings: Settings, *options: str, wait: bool = True) -> Iterator[Child]:
-        argv = [sys.executable, "-m", "fuze_bench.pipeline.worker", *options]
+    def start(settings: Settings, *options: str, wait: bool = True, fresh: bool = False) -> Iterator[Child]:
         log = tmp_path / f"worker-{next(numbers)}.log"
-        with Child("worker", argv, log, environment=settings.environment(os.environ)) as child:
+        environment = settings.environment(os.environ)
+        if fresh:
+            argv = [sys.executable, "-m", "fuze_bench.pipeline.worker", *options]
+            started = Child("worker", argv, log, environment=environment)
+        else:
+            started = nursery.start(
+                "worker", "fuze_bench.pipeline.worker_command:main", options, environment, log
+            )
+        with started as child:
             if wait:
                 child.wait_ready(lambda: "Listening on" in child.log_tail(10_000), timeout_s=60)
             yield child

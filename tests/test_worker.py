@@ -45,7 +45,7 @@ def test_each_kind_does_the_work(
     kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
     ids = save(service, f"{origin.url}/page/1", f"{origin.url}/page/2", f"{origin.url}/status/404")
-    with start_worker(settings, "--kind", kind, "--burst", wait=False) as worker:
+    with start_worker(settings, "--kind", kind, "--burst", wait=False, fresh=True) as worker:
         assert worker.wait(60) == 0
         log = worker.log_tail(1_000)
     assert [service.store.get(i).status for i in ids] == [Status.PROCESSED, Status.PROCESSED, Status.FAILED]  # type: ignore[union-attr]
@@ -243,7 +243,7 @@ def test_the_password_is_in_no_command_line(
 ) -> None:
     connect(settings.redis_url or "").config_set("requirepass", "very-secret")
     secret = replace(settings, redis_url=private_redis.url.replace("unix://", "unix://:very-secret@"))
-    with BookmarkService(secret) as saving, start_worker(secret, "--kind", "spawn") as worker:
+    with BookmarkService(secret) as saving, start_worker(secret, "--kind", "spawn", fresh=True) as worker:
         [bookmark_id] = save(saving, f"{origin.url}/slow/1500/1")
         wait_until(lambda: origin.hits("/slow/1500/1"), what="the job to begin")
         family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
