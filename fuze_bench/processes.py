@@ -25,10 +25,15 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """Called in a child: Linux then sends it the signal when the thread that started it ends, kill -9 included."""
+def die_with_parent(number: signal.Signals = signal.SIGTERM, parent: int | None = None) -> None:
+    """Called in a child: Linux then sends it the signal when the thread that started it ends, kill -9 included.
+
+    `parent`: the process that started it, if known: one that has ended before this call counts, too.
+    """
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), number)
 
 
 def _begin() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import wait_until
+from relay import Relay
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
@@ -113,6 +114,25 @@ def test_nobody_waits_for_redis_once_it_is_closed(
         assert save(service, f"{origin.url}/page/0").job.mode is Mode.THREAD
         assert waiting()
     wait_until(lambda: not waiting(), what="the thread to end")
+
+
+def test_what_was_under_way_when_redis_went_away_does_not_bring_it_back(
+    settings: Settings, private_redis: PrivateRedis
+) -> None:
+    """A cluster, a replica and a full one answer some commands: whether Redis can be used, a look tells."""
+
+    def goes_away(sent: bytes, _reply: bytes) -> bool:
+        if b"fuze:first:test" in sent:
+            service.queue._went_away(QueueUnavailableError("gone in the middle"))
+        return False
+
+    with Relay(private_redis.socket_path, loses=goes_away) as relay:
+        patient = replace(settings, redis_url=f"redis://127.0.0.1:{relay.port}/0", redis_retry_s=60)
+        with BookmarkService(patient) as service:
+            assert service.queue.is_first("test", 60)
+            assert service.queue.uses_threads
+            assert service.queue.is_available()
+            assert not service.queue.uses_threads
 
 
 def test_a_redis_that_was_away_is_not_asked_again_at_once(

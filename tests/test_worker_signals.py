@@ -262,6 +262,22 @@ def test_a_name_whose_process_number_is_another_one_now_is_free(
             assert [each.pid for each in known_workers(settings)] == [second.pid] != [stranger]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_process_whose_parent_ended_before_it_could_ask_ends_too() -> None:
+    """As the scheduler of a worker that was killed at that moment."""
+    code = (
+        "import os, time; from fuze_bench.processes import die_with_parent\n"
+        "parent = os.getpid()\n"
+        "if os.fork(): os._exit(0)\n"
+        "while os.getppid() == parent: time.sleep(0.01)\n"
+        "die_with_parent(parent=parent); time.sleep(30); print('lives')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == ""
+
+
 def test_a_signal_in_a_finaliser_is_neither_lost_nor_printed(
     settings: Settings,
 ) -> None:

@@ -181,7 +181,7 @@ class PipelineForkWorker(_PipelineWorker, Worker):
     """Runs each job in a fork, which does not outlive the worker: its bookmark would be done twice."""
 
     def main_work_horse(self, job: Any, queue: Any) -> None:
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(signal.SIGKILL, self.pid)
         super().main_work_horse(job, queue)
 
 
@@ -200,7 +200,7 @@ class PipelineSpawnWorker(_PipelineWorker, SpawnWorker):
         self._horse_pid = os.posix_spawn(sys.executable, argv, environment, setpgroup=0)
 
     def main_work_horse(self, job: Any, queue: Any) -> None:
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(signal.SIGKILL, self.pid)
         super().main_work_horse(job, queue)
 
 

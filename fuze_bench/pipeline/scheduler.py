@@ -30,6 +30,7 @@ class PipelineScheduler(RQScheduler):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.interval = _LOCK_S - _RQ_ADDS_S
+        self._worker = os.getpid()
         self._told = os.pipe()
         os.set_blocking(self._told[1], False)
 
@@ -41,8 +42,8 @@ class PipelineScheduler(RQScheduler):
 
     def work(self) -> None:
         """Until SIGTERM, or the end of the worker that started it."""
-        die_with_parent()
         self._install_signal_handlers()
+        die_with_parent(parent=self._worker)
         is_new, is_away = True, False
         while not self._stop_requested:
             try:

@@ -63,7 +63,7 @@ class Supervisor:
         sys.stderr.flush()
         # A signal that arrives in the middle of this is held back until parent and child know what to do with it.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        pid = os.fork()
+        supervisor, pid = os.getpid(), os.fork()
         if pid:
             self._names[pid] = name
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -73,7 +73,7 @@ class Supervisor:
             for number in STOP_SIGNALS:
                 signal.signal(number, _end_quietly)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-            die_with_parent()
+            die_with_parent(parent=supervisor)
             code = self._work(name)
         except SystemExit as stop:  # told twice to stop
             code = stop.code if isinstance(stop.code, int) else 0

@@ -220,7 +220,7 @@ class TaskQueue:
         except redis.RedisError as error:
             self._went_away(error)
             return known_meaning(error) or "the log says why"
-        self._came_back()
+        self._came_back(looked=True)
         return None
 
     def job_state(self, job_id: str, store: Store, user_id: int | None = None) -> JobState | None:
@@ -286,7 +286,9 @@ class TaskQueue:
             if self.is_available():
                 return
 
-    def _came_back(self) -> None:
+    def _came_back(self, *, looked: bool = False) -> None:
+        if self.has_threads and not looked:
+            return  # begun before Redis went away, or of what even one that cannot be used answers
         with self._lock:
             was_away, self._is_away = self._is_away, False
         if was_away and self.has_threads:
