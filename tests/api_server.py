@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from conftest import wait_until
+from nursery import nursery
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -26,12 +26,6 @@ from fuze_bench.pipeline.settings import QUEUES, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.processes import Child
 
-_SERVE = """
-import os, sys
-from fuze_bench.pipeline.api import serve
-from fuze_bench.pipeline.settings import Settings
-serve(Settings.from_mapping(os.environ), "127.0.0.1", int(sys.argv[1]))
-"""
 QUICK_SAVE = "/api/bookmarks/quick-save"
 
 
@@ -71,7 +65,7 @@ def api_process(settings: Settings, log: Path) -> Iterator[tuple[str, Child]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {**os.environ, **settings.to_mapping()}
-    with Child("api", [sys.executable, "-c", _SERVE, str(port)], log, environment=environment) as child:
+    with nursery().start("api", "nursery:serve_api", [str(port)], environment, log) as child:
         child.wait_ready(lambda: _accepts(port), timeout_s=60)
         yield f"http://127.0.0.1:{port}", child
 

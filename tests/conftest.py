@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 import pytest
-from nursery import Nursery
+from nursery import nursery
 from postgresql import running_postgresql
 from psycopg import sql
 
@@ -103,15 +103,8 @@ class StartWorker(Protocol):
     ) -> AbstractContextManager[Child]: ...
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """What tests fork their workers from."""
-    with Nursery() as running:
-        yield running
-
-
 @pytest.fixture
-def start_worker(tmp_path: Path, nursery: Nursery) -> StartWorker:
+def start_worker(tmp_path: Path) -> StartWorker:
     """Starts a real worker process: `with start_worker(settings, "--kind", "fork") as child`.
 
     `fresh`: in an interpreter of its own, for what a fork of one that has imported everything cannot show.
@@ -126,7 +119,7 @@ def start_worker(tmp_path: Path, nursery: Nursery) -> StartWorker:
             argv = [sys.executable, "-m", "fuze_bench.pipeline.worker", *options]
             started = Child("worker", argv, log, environment=environment)
         else:
-            started = nursery.start(
+            started = nursery().start(
                 "worker", "fuze_bench.pipeline.worker_command:main", options, environment, log
             )
         with started as child:

@@ -9,12 +9,15 @@ code (null while it runs).
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -25,11 +28,16 @@ from fuze_bench.pipeline import extract
 from fuze_bench.processes import STOP_SIGNALS, Child, die_with_parent
 
 _POLL_S = 0.01
-_IMPORTED = ("fuze_bench.pipeline.worker", "fuze_bench.pipeline.process", "fuze_bench.pipeline.api")
+_IMPORTED = (
+    "fuze_bench.cli",
+    "fuze_bench.pipeline.worker",
+    "fuze_bench.pipeline.process",
+    "fuze_bench.pipeline.api",
+)
 
 
 class Nursery:
-    """A context manager: leaving it ends the process, and with it what it still runs."""
+    """Ends with the process that made it, and so does what it still runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,15 +54,42 @@ class Nursery:
         self, name: str, main: str, arguments: Iterable[str], environment: Mapping[str, str], log_path: Path
     ) -> Child:
         """Fork a process that calls `main`, a `package.module:function`, as a program's with these arguments."""
+        log = str(log_path.absolute())
         log_path.touch()
+        return Child.around(name, self._fork(main, arguments, environment, os.devnull, log, log), log_path)
+
+    def run(
+        self,
+        main: str,
+        arguments: Iterable[str],
+        environment: Mapping[str, str],
+        *,
+        stdin: str = "",
+        timeout_s: float = 90.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run` would, in a fork: call `main` as a program's with these arguments, and wait for its end."""
+        with tempfile.TemporaryDirectory() as folder:
+            given, out, err = (Path(folder) / name for name in ("in", "out", "err"))
+            for path, text in ((given, stdin), (out, ""), (err, "")):
+                path.write_text(text)
+            forked = self._fork(main, arguments, environment, str(given), str(out), str(err))
+            try:
+                code = forked.wait(timeout_s)
+            finally:
+                forked.send_signal(signal.SIGKILL)
+            return subprocess.CompletedProcess(list(arguments), code, out.read_text(), err.read_text())
+
+    def _fork(
+        self, main: str, arguments: Iterable[str], environment: Mapping[str, str], *files: str
+    ) -> _Forked:
         request = {
             "main": main,
             "arguments": list(arguments),
             "environment": dict(environment),
-            "log": str(log_path.absolute()),
+            "files": files,
             "folder": os.getcwd(),
         }
-        return Child.around(name, _Forked(self, self.ask({"start": request})), log_path)
+        return _Forked(self, self.ask({"start": request}))
 
     def ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
@@ -64,12 +99,18 @@ class Nursery:
             self._process.stdin.flush()
             return json.loads(self._process.stdout.readline())
 
-    def __enter__(self) -> Nursery:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
         with self._process:
             self._process.terminate()
+
+
+@functools.cache
+def nursery() -> Nursery:
+    """The one of this process, started when it is needed: from the main thread, since it ends with its thread."""
+    assert threading.current_thread() is threading.main_thread()
+    started = Nursery()
+    atexit.register(started.close)
+    return started
 
 
 class _Forked:
@@ -104,18 +145,25 @@ def _become(request: dict[str, Any]) -> Any:
     die_with_parent()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
-    os.close(log)
-    os.close(null)
+    for target, path in enumerate(request["files"]):
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND if target else os.O_RDONLY)
+        os.dup2(opened, target)
+        os.close(opened)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the old one has read ahead
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv[1:] = request["arguments"]
     module, _, function = request["main"].partition(":")
     return getattr(importlib.import_module(module), function)()
+
+
+def serve_api() -> None:
+    """The API on the port of the command line."""
+    from fuze_bench.pipeline.api import serve
+    from fuze_bench.pipeline.settings import Settings
+
+    serve(Settings.from_mapping(os.environ), "127.0.0.1", int(sys.argv[1]))
 
 
 def _main() -> Any:

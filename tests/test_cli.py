@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import wait_until
+from nursery import nursery
 
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import running_private_url
@@ -38,15 +39,7 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
 def fuze_bench(
     data_dir: Path, *arguments: str, stdin: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        env=environment(data_dir, **more),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return nursery().run("fuze_bench.cli:main", arguments, environment(data_dir, **more), stdin=stdin)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from api_server import Client
 from conftest import StartWorker, wait_until
+from nursery import nursery
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -33,8 +34,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 @contextmanager
 def api_command(settings: Settings, log: Path, *options: str) -> Iterator[tuple[Client, Child]]:
     port = free_port()
-    argv = [sys.executable, "-m", "fuze_bench.cli", "api", "--port", str(port), *options]
-    with Child("api", argv, log, environment=settings.environment(os.environ)) as child:
+    argv, environment = ["api", "--port", str(port), *options], settings.environment(os.environ)
+    with nursery().start("api", "fuze_bench.cli:main", argv, environment, log) as child:
         child.wait_ready(lambda: "the API is ready" in child.log_tail(), timeout_s=60)
         yield Client(f"http://127.0.0.1:{port}"), child
 
@@ -123,14 +124,8 @@ def test_what_an_operator_does_is_logged_where_programs_read(
     service.save([service.check(user_id=1, url="https://example.org/1")])
 
     def run(log_format: str, *arguments: str) -> tuple[str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "fuze_bench.cli", *arguments],
-            env=settings.environment(os.environ) | {"FUZE_LOG_FORMAT": log_format},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        environment = settings.environment(os.environ) | {"FUZE_LOG_FORMAT": log_format}
+        done = nursery().run("fuze_bench.cli:main", arguments, environment)
         return done.stdout, done.stderr
 
     assert run("text", "cancel", "1") == ("bookmark 1 cancelled\n", "")
@@ -195,14 +190,8 @@ def test_an_error_at_start_is_json_too(data_dir: Path) -> None:
 def test_an_unknown_format_is_one_line(
     command: str, options: list[str], environment: dict[str, str], message: str, data_dir: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fuze_bench.cli", command, *options],
-        env={**os.environ, "FUZE_DATA_DIR": str(data_dir), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), **environment}
+    done = nursery().run("fuze_bench.cli:main", [command, *options], environment)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr

@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ import pytest
 import redis
 from api_server import Client, api_process, running_api
 from conftest import StartWorker, wait_until
+from nursery import nursery
 from relay import Relay
 
 from fuze_bench.errors import QueueUnavailableError, ServiceError, SettingsError
@@ -155,14 +155,7 @@ def _has_ipv6() -> bool:
 
 
 def cli(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fuze_bench.cli", *arguments],
-        env={**settings.environment(os.environ), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return nursery().run("fuze_bench.cli:main", arguments, {**settings.environment(os.environ), **variables})
 
 
 def status(settings: Settings, bookmark_id: int) -> Status:
@@ -239,8 +232,10 @@ def test_every_process_works(
 def running_dashboard(settings: Settings, log: Path) -> Iterator[tuple[Child, dict[str, Any]]]:
     """`fuze-bench dashboard`, and what it shows of the queues."""
     port = free_port()
-    argv = [sys.executable, "-m", "fuze_bench.cli", "dashboard", "--port", str(port)]
-    with Child("dashboard", argv, log, environment=settings.environment(os.environ)) as child:
+    environment = settings.environment(os.environ)
+    with nursery().start(
+        "dashboard", "fuze_bench.cli:main", ["dashboard", "--port", str(port)], environment, log
+    ) as child:
         client = Client(f"http://127.0.0.1:{port}")
         child.wait_ready(lambda: "RQ dashboard at" in child.log_tail(), timeout_s=60)
         wait_until(lambda: has_a_listener(port), what="the dashboard to listen")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,6 +13,7 @@ from statistics import median
 import psutil
 import pytest
 from conftest import StartWorker, wait_until
+from nursery import nursery
 from rq import Queue, Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
@@ -285,14 +285,8 @@ def test_a_killed_worker_is_replaced(
 def test_a_wrong_start_is_one_line(
     options: list[str], environment: dict[str, str], message: str, data_dir: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fuze_bench.pipeline.worker", *options],
-        env={**os.environ, "FUZE_DATA_DIR": str(data_dir), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), **environment}
+    done = nursery().run("fuze_bench.pipeline.worker_command:main", options, environment)
     assert done.returncode in (1, 2)
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
