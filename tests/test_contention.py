@@ -18,7 +18,7 @@ from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 
-_SAVES = 500
+_SAVES = 150
 _GROUP = 25
 
 
@@ -66,7 +66,7 @@ def test_nobody_is_told_that_the_database_is_locked(
     settings: Settings, origin: Origin, tmp_path: Path, start_worker: StartWorker
 ) -> None:
     """Four workers and two API processes, all of which read and then write; bounded in work, not in time."""
-    rounds, wrong = 20, []
+    rounds, wrong = 10, []
 
     def use(client: Client, who: int) -> None:
         for n in range(rounds):

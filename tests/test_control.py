@@ -14,6 +14,7 @@ import redis
 from api_server import Client, running_api
 from click.testing import CliRunner
 from conftest import StartWorker, wait_until
+from nursery import nursery
 
 from fuze_bench.cli import app
 from fuze_bench.lab.parts.origin import Origin
@@ -120,12 +121,11 @@ def test_a_worker_that_has_a_redis_of_its_own(data_dir: Path, tmp_path: Path) ->
 def test_a_second_drain_cuts_nothing_short(
     service: BookmarkService, settings: Settings, origin: Origin, tmp_path: Path, start_worker: StartWorker
 ) -> None:
-    bookmark_id = save(service, f"{origin.url}/slow/8000/1")
-    argv = [sys.executable, "-m", "fuze_bench.cli", "drain"]
-    environment = settings.environment(os.environ)
+    bookmark_id = save(service, f"{origin.url}/slow/5000/1")
+    environment, log = settings.environment(os.environ), tmp_path / "drain.log"
     with start_worker(settings) as worker:
         wait_until(lambda: origin.total_hits() == 1, what="it to be at work")
-        with Child("drain", argv, tmp_path / "drain.log", environment=environment) as first:
+        with nursery().start("drain", "fuze_bench.cli:main", ["drain"], environment, log) as first:
             wait_until(lambda: "warm shut down" in worker.log_tail(100), what="the worker to know")
             first.signal(signal.SIGINT)
             assert first.wait(10) == 130

@@ -9,7 +9,7 @@ import pytest
 from report_runs import papermill
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.questions.notebook import ParameterWatch
+from fuze_bench.lab.questions.notebook import ParameterWatch, as_list
 from fuze_bench.lab.runs.results import load_run
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -76,6 +76,13 @@ def test_an_unknown_name_is_named_with_the_nearest():
     namespace |= {"worker_counts": [1], "worker_count": 4}
     with pytest.raises(LabError, match="no parameter 'worker_count': did you mean 'worker_counts'"):
         watch.check()
+
+
+def test_a_list_is_one_and_text_is_none():
+    assert as_list("kinds", ("fork",)) == ["fork"]
+    for text in ("fork", "[1, 2]"):
+        with pytest.raises(LabError, match=r"give it to papermill as -y '\{kinds: \[1, 2\]\}'"):
+            as_list("kinds", text)
 
 
 def _text(cell) -> str:

@@ -20,9 +20,8 @@ WORKER_COUNTS = Path(__file__).parents[1] / "notebooks" / "worker_counts.ipynb"
     [
         (["-p", "worker_count", "4"], "no parameter 'worker_count': did you mean 'worker_counts'?"),
         (["-p", "worker_counts", "[1, 2]"], "give it to papermill as -y '{worker_counts: [1, 2]}'"),
-        (["-p", "kinds", "fork"], "give it to papermill as -y '{kinds: [1, 2]}'"),
     ],
-    ids=["misspelt", "list as text", "word for a list"],
+    ids=["misspelt", "list as text"],
 )
 def test_a_wrong_parameter_stops_before_anything_is_measured(tmp_path: Path, arguments, words) -> None:
     done = papermill(tmp_path, WORKER_COUNTS, *arguments)
@@ -60,11 +59,11 @@ def test_a_notebook_has_one_cell_of_parameters(path: Path) -> None:
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in node.cells) == 1
 
 
-def test_a_thousand_jobs_flood_neither_the_log_nor_the_notebook(tmp_path: Path) -> None:
-    notebook = write_notebook(tmp_path / "many.ipynb", SYNTHETIC.format(workers=[4], jobs=1000))
+def test_hundreds_of_jobs_flood_neither_the_log_nor_the_notebook(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "many.ipynb", SYNTHETIC.format(workers=[4], jobs=400))
     done = papermill(tmp_path, notebook, "--log-output")
     assert done.returncode == 0, done.stderr
-    assert len((done.stdout + done.stderr).splitlines()) <= 200
+    assert len((done.stdout + done.stderr).splitlines()) <= 100
     assert (tmp_path / "out.ipynb").stat().st_size <= 2 * 2**20
     node = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     bars = [
