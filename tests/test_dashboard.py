@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +28,11 @@ pytest_plugins = ["browser"]
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def dashboard(settings: Settings, tmp_path: Path) -> Iterator[Client]:
+@contextmanager
+def running_dashboard(settings: Settings, folder: Path) -> Iterator[Client]:
     """A client of the real command."""
     argv = [sys.executable, "-m", "fuze_bench.cli", "dashboard", "--port", str(free_port())]
-    log = tmp_path / "dashboard.log"
+    log = folder / "dashboard.log"
     with Child("dashboard", argv, log, environment=settings.environment(os.environ)) as child:
         client = Client(f"http://127.0.0.1:{argv[-1]}")
 
@@ -42,6 +43,19 @@ def dashboard(settings: Settings, tmp_path: Path) -> Iterator[Client]:
                 return False
 
         child.wait_ready(answers, timeout_s=60)
+        yield client
+
+
+@pytest.fixture
+def dashboard(settings: Settings, tmp_path: Path) -> Iterator[Client]:
+    with running_dashboard(settings, tmp_path) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def empty_dashboard(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """One for many tests that change nothing."""
+    with running_dashboard(shared_settings, tmp_path_factory.mktemp("dashboard")) as client:
         yield client
 
 
@@ -119,9 +133,9 @@ def test_a_failure_with_markup_emoji_and_50_kb_is_shown_as_text(
     ],
 )
 def test_strangers_are_refused(
-    method: str, path: str, headers: dict[str, str], status: int, dashboard: Client
+    method: str, path: str, headers: dict[str, str], status: int, empty_dashboard: Client
 ) -> None:
-    assert dashboard.send(method, path, headers=headers).status == status
+    assert empty_dashboard.send(method, path, headers=headers).status == status
 
 
 def test_looking_changes_nothing(dashboard: Client, service: BookmarkService, settings: Settings) -> None:
