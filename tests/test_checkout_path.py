@@ -15,7 +15,14 @@ from pip._vendor.distlib.scripts import ScriptMaker, enquote_executable
 
 ROOT = Path(__file__).parent.parent
 #: Some that start processes, and what they need.
-TESTS = ("conftest.py", "postgresql.py", "api_server.py", "test_settings.py", "test_api_queues.py")
+TESTS = (
+    "conftest.py",
+    "nursery.py",
+    "postgresql.py",
+    "api_server.py",
+    "test_settings.py",
+    "test_api_queues.py",
+)
 FEW = "worker_counts = [1]\nkinds = ['simple']\njobs = 2\nblocks = 1\norigin_latencies_ms = [20]\npool_jobs = 0\n"
 
 pytestmark = pytest.mark.xdist_group("report")

@@ -258,6 +258,8 @@ def test_it_warns_while_no_worker_listens(
     tab.save("https://example.org/1")
     expect(tab.page.get_by_text("no worker listens to the queue 'default'")).to_be_visible()
     with start_worker(settings):
+        others = (f"https://example.org/{n}" for n in range(3, 1_000))
+        wait_until(lambda: "warning" not in tab.client.save(next(others)).json, what="the worker to be seen")
         tab.save("https://example.org/2")
         expect(tab.page.locator("#current h3")).to_have_text("https://example.org/2")
         expect(tab.page.get_by_text("no worker listens")).to_be_hidden()
