@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from api_server import Client
+from click.testing import CliRunner
 from conftest import StartWorker, wait_until
 from playwright.sync_api import Browser, expect
 from rq import Callback, Queue
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
+from fuze_bench.cli import app
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.redis_server import connect
 from fuze_bench.pipeline.service import BookmarkService
@@ -136,6 +138,10 @@ def test_strangers_are_refused(
     method: str, path: str, headers: dict[str, str], status: int, empty_dashboard: Client
 ) -> None:
     assert empty_dashboard.send(method, path, headers=headers).status == status
+
+
+def test_its_port_is_9181_unless_told() -> None:
+    assert "[default: 9181" in CliRunner().invoke(app, ["dashboard", "--help"]).output
 
 
 def test_looking_changes_nothing(dashboard: Client, service: BookmarkService, settings: Settings) -> None:

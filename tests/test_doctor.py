@@ -26,6 +26,7 @@ from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
+from fuze_bench.processes import free_port
 
 
 def doctor(settings: Settings) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -86,6 +87,22 @@ def test_paused_and_drained_are_seen(settings: Settings) -> None:
     assert found["queues"]["data"]["paused"] == ["low"]
     assert "resume low" in found["queues"]["remedy"]
     assert "drained 0." in found["workers"]["detail"]
+
+
+def test_what_was_cancelled_is_seen(service: BookmarkService, settings: Settings) -> None:
+    service.cancel(save(service, "https://example.org/1"))
+    failed = doctor(settings)[1]["failed"]
+    assert "cancelled" in failed["detail"]
+
+
+def test_no_password_of_a_database_is_shown(settings: Settings) -> None:
+    away = {"DATABASE_URL": f"postgresql://someone:se%2Fcret@127.0.0.1:{free_port()}/bookmarks"}
+    for command in (["doctor"], ["doctor", "--json"], ["save", "https://example.org/1"]):
+        done = CliRunner().invoke(app, command, env={**settings.to_mapping(), **away})
+        assert done.exit_code == 1
+        said = f"{done.output}{done.exception}"
+        assert "database" in said
+        assert "cret" not in said
 
 
 def test_a_lost_queue_entry_is_named_before_it_is_taken_up(

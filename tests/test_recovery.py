@@ -14,11 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 from api_server import running_api
+from click.testing import CliRunner
 from conftest import StartWorker, wait_until
 from rq import Queue, Worker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
+from fuze_bench.cli import app
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import NewBookmark, Reason, Status
 from fuze_bench.pipeline.claims import process_name
@@ -175,6 +177,18 @@ def test_a_page_that_kills_its_worker_twice_is_left_alone(
     assert "signal 9" in (found.error or "")
     assert "memory" in (found.error or "")
     assert origin.hits("/slow/30000/1") == 2
+
+
+def test_recover_sends_on_what_lost_its_job(settings: Settings) -> None:
+    now = replace(settings, recover_after_s=0.0)
+    with BookmarkService(now) as service:
+        [lost, _] = save(service, "https://example.org/1", "https://example.org/2")
+    waiting = queue(now)
+    before = waiting.job_ids
+    waiting.connection.lrem(waiting.key, 0, f"bookmark-{lost}-1")
+    done = CliRunner().invoke(app, ["recover"], env=now.to_mapping())
+    assert done.output.startswith("0 bookmarks of dead workers and 1 without a job are on their way again")
+    assert sorted(waiting.job_ids) == sorted(before)
 
 
 def test_the_api_takes_up_what_was_left_when_redis_is_away(

@@ -32,6 +32,13 @@ def test_what_is_set_comes_back_from_the_environment_it_makes() -> None:
     assert Settings.from_mapping(settings.to_mapping()) == settings
 
 
+def test_the_defaults_that_operators_rely_on() -> None:
+    defaults = Settings()
+    assert (defaults.job_timeout_s, defaults.retry_intervals_s) == (600, (60.0, 300.0))
+    assert defaults.recovery_interval_s == 30
+    assert (defaults.host_fetches, defaults.fetch_max_redirects) == (2, 5)
+
+
 def test_an_unknown_setting_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match="FUZE_LEASES_S: did you mean 'FUZE_LEASE_S'"):
         Settings.from_mapping({"FUZE_LEASES_S": "3"})

@@ -19,7 +19,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.parts.origin import Origin
-from fuze_bench.pipeline.bookmarks import EmbeddingState, Status
+from fuze_bench.pipeline.bookmarks import EmbeddingState, Reason, Status
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
@@ -140,6 +140,28 @@ def test_queues_can_take_turns_or_be_taken_at_random(
     for ids in pages.values():
         assert [i for i in order if i in ids] == ids
     assert order == in_turn if strategy == "round_robin" else order not in (strict, in_turn)
+
+
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
+def test_rqs_timer_ends_a_page_that_takes_too_long(
+    kind: str, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    brief = replace(settings, job_timeout_s=1, retry_intervals_s=())
+    with BookmarkService(brief) as service, start_worker(brief, "--kind", kind):
+        [slow] = save(service, f"{origin.url}/slow/30000/1")
+        [other] = save(service, f"{origin.url}/page/1")
+        wait_until(lambda: found_status(service, slow) is Status.FAILED, what="the slow one")
+        wait_until(lambda: found_status(service, other) is Status.PROCESSED, what="the other")
+        bookmark = service.store.get(slow)
+    assert bookmark is not None
+    assert bookmark.reason is Reason.TIMED_OUT
+    assert "maximum timeout value" in (bookmark.error or "")
+
+
+def found_status(service: BookmarkService, bookmark_id: int) -> Status:
+    bookmark = service.store.get(bookmark_id)
+    assert bookmark is not None
+    return bookmark.status
 
 
 def test_queues_are_the_named_ones_in_their_order(
