@@ -107,7 +107,7 @@ def test_a_notebook_needs_no_home(home: str | None, user: str, checkout: Path, t
     settings = Settings(data_dir=tmp_path / "data", embedding_model="off")
     out = settings.data_dir / "reports"
     code = (
-        "from fuze_bench.lab import report_levels\nfrom fuze_bench.cli import main\n"
+        "from fuze_bench.lab.report import report_levels\nfrom fuze_bench.cli import main\n"
         "report_levels.TINY |= {'worker_counts': [1], 'kinds': ['simple'], 'jobs': 2}\n"
         f"sys.exit(main(['report', '--tiny', '--notebook', 'worker_counts', '--out', {str(out)!r}]))"
     )

@@ -20,6 +20,7 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.parts.origin import Origin
+from fuze_bench.pipeline import scheduler
 from fuze_bench.pipeline.bookmarks import Bookmark, Reason, Status
 from fuze_bench.pipeline.diagnosis import diagnose
 from fuze_bench.pipeline.recovery import Recovery
@@ -276,6 +277,39 @@ def test_a_process_whose_parent_ended_before_it_could_ask_ends_too() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == ""
+
+
+def test_a_scheduler_that_waits_stops_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_STEP_S", 600.0)
+    with connect(settings.redis_url or "") as client:
+        waiting = scheduler.PipelineScheduler(["low"], connection=client, serializer=JSONSerializer)
+        process = waiting.start()
+        wait_until(lambda: client.hget(waiting.key, "last_heartbeat"), what="it to schedule")
+        wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, what="it to wait")
+        process.terminate()
+        process.join(30)
+        process.kill()
+        process.join()
+        assert process.exitcode == 0
+        assert client.keys("rq:scheduler*") == []
+
+
+def test_a_worker_that_stops_does_not_wait_for_the_thread_that_listens_to_commands(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if that reads the last message before anything else happens."""
+    with connect(settings.redis_url or "") as client:
+        worker = CLASSES[Kind.SIMPLE](["low"], connection=client)
+        worker.subscribe()
+        pubsub, unsubscribe = worker.pubsub, worker.pubsub.unsubscribe
+
+        def unsubscribe_and_wait() -> None:
+            unsubscribe()
+            wait_until(lambda: not pubsub.subscribed, what="the last message to be read")
+
+        monkeypatch.setattr(pubsub, "unsubscribe", unsubscribe_and_wait)
+        worker.unsubscribe()
+        assert not worker.pubsub_thread.is_alive()
 
 
 def test_a_signal_in_a_finaliser_is_neither_lost_nor_printed(

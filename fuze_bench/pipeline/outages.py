@@ -117,7 +117,7 @@ class OutlivesRedis(BaseWorker):
             process.join()
 
     def unsubscribe(self) -> None:
-        """As RQ's, which often waits a second for a thread that missed its end: it is told before its last message."""
+        """As RQ's, which now and then waits a second for a thread that missed its end: it is told before its last message."""
         if self.pubsub_thread:
             self.pubsub_thread.stop()
         super().unsubscribe()
