@@ -294,6 +294,28 @@ def test_a_scheduler_that_waits_stops_at_once(settings: Settings, monkeypatch: p
         assert client.keys("rq:scheduler*") == []
 
 
+def test_a_scheduler_that_is_stopped_as_it_starts_ends_quietly(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is a fork of a worker whose own handlers raise."""
+
+    def handler(_number: int, _frame: object) -> None:
+        raise StopRequested
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with connect(settings.redis_url or "") as client:
+            for _ in range(5):
+                starting = scheduler.PipelineScheduler(["low"], connection=client, serializer=JSONSerializer)
+                process = starting.start()
+                process.terminate()
+                process.join(30)
+                assert process.exitcode == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_worker_that_stops_does_not_wait_for_the_thread_that_listens_to_commands(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

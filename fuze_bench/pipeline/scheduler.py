@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 from types import FrameType
 from typing import Any
 
@@ -12,7 +13,7 @@ import redis
 from rq.scheduler import RQScheduler
 
 from fuze_bench.pipeline.redis_server import why_away
-from fuze_bench.processes import die_with_parent
+from fuze_bench.processes import STOP_SIGNALS, die_with_parent
 
 #: How long the locks of one that was killed keep the others from its queues; they are renewed every second.
 _LOCK_S = 15
@@ -34,6 +35,14 @@ class PipelineScheduler(RQScheduler):
         self._told = os.pipe()
         os.set_blocking(self._told[1], False)
 
+    def start(self) -> Any:
+        """As RQ's; a signal that comes before the new process knows what to do with it waits until it does."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
     def request_stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """As RQ's, at once: what is written here ends the wait."""
         super().request_stop(signum, frame)
@@ -43,6 +52,7 @@ class PipelineScheduler(RQScheduler):
     def work(self) -> None:
         """Until SIGTERM, or the end of the worker that started it."""
         self._install_signal_handlers()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         die_with_parent(parent=self._worker)
         is_new, is_away = True, False
         while not self._stop_requested:
