@@ -9,6 +9,7 @@ import click
 
 import fuze_bench
 from fuze_bench import logs
+from fuze_bench.commands.benchmarking import bench
 from fuze_bench.commands.dashboard import dashboard
 from fuze_bench.commands.doctor import doctor
 from fuze_bench.commands.jobs import cancel, drain, pause, recover, resume, retry, status
@@ -44,6 +45,7 @@ for _command in (
     dashboard,
     plan,
     run,
+    bench,
     report,
     summary,
 ):

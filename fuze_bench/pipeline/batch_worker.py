@@ -10,6 +10,8 @@ repeats, commands and signals. The worker's process talks to Redis and watches; 
   what was not begun goes back to the queue when a job is slower than `patience_s`: no job waits in a batch for long.
 - If the child dies, the job that it was running is failed as by RQ's `Worker`; if it was running several at once, each of
   these runs in a child of its own, which fails the culprit alone.
+- A worker that is itself killed with -9 leaves what it had in hand to RQ's clean-up, as RQ's workers do: after a minute and
+  a half it is tried again or fails as abandoned. For a bookmark its row decides, and it is done elsewhere within seconds.
 """
 
 from __future__ import annotations
@@ -190,8 +192,6 @@ class BatchWorker(Worker):
 
     as_date = staticmethod(lambda unix_s: datetime.fromtimestamp(unix_s, UTC))
 
-    # What is claimed and finished -------------------------------------------------------------------------------
-
     def _step(self) -> None:
         """One turn beside the working child: hear of it, look after it, finish what ended and claim more."""
         if not self._finished:
@@ -245,8 +245,6 @@ class BatchWorker(Worker):
     def _reorder_after(self, last: Claim) -> None:
         if self.queue_named(last.queue) in self._ordered_queues:
             self.reorder_queues(reference_queue=self.queue_named(last.queue))
-
-    # The child ----------------------------------------------------------------------------------------------------
 
     @property
     def horse_pid(self) -> int:
@@ -345,8 +343,6 @@ class BatchWorker(Worker):
         if self._to_run_alone and not self._child.batches:
             self._child.dismiss()
             self._child.send([self._to_run_alone.pop(0)])
-
-    # While the child works ----------------------------------------------------------------------------------------
 
     def begun(self) -> list[Claim]:
         """What the child is at."""

@@ -1,0 +1,38 @@
+"""`fuze-bench bench`: how fast the product is, as ratios measured side by side."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+#: The benchmarks: the module of each in `fuze_bench.lab.benchmarks`, and what it asks.
+BENCHMARKS = {"empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker")}
+
+
+@click.command()
+@click.argument("name", type=click.Choice(sorted(BENCHMARKS)))
+@click.option(
+    "--blocks", type=click.IntRange(1, 100), default=6, show_default=True, help="Repeats of everything."
+)
+@click.option(
+    "--scale", type=click.FloatRange(0.001, 1), default=1.0, help="Less work in each: for a first look."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order within a block.")
+@click.option("--json", "as_json", is_flag=True, help="The ratios as JSON.")
+def bench(name: str, blocks: int, scale: float, seed: int, as_json: bool) -> None:
+    """Measure the product against others, in turn, and show ratios with intervals."""
+    from importlib import import_module
+
+    from fuze_bench.lab.benchmarks import side_by_side
+    from fuze_bench.lab.parts.machine import describe_machine
+
+    benchmark = import_module(f"fuze_bench.lab.benchmarks.{BENCHMARKS[name][0]}")
+    figures = side_by_side.measure_in_turn(
+        benchmark.contenders(scale), blocks, seed, lambda line: click.echo(line, err=True)
+    )
+    found = side_by_side.ratios(figures, benchmark.TARGETS)
+    if as_json:
+        click.echo(json.dumps(side_by_side.as_plain(name, describe_machine(), found), indent=2))
+    else:
+        click.echo(side_by_side.in_words(figures, found, benchmark.UNIT))

@@ -1,0 +1,76 @@
+"""Empty jobs a second: what a queue itself costs, with two worker processes and plain `rq.Queue`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from fuze_bench.errors import LabError
+from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
+from fuze_bench.lab.parts.stock_workers import StockWorkers
+from fuze_bench.pipeline.redis_server import PrivateRedis, connect
+
+UNIT = "jobs/s"
+TARGETS = [Target("batch", "rq worker", 100), Target("batch", "simple"), Target("simple", "rq worker")]
+
+#: The kinds of worker by their names here, each with the jobs it gets for a whole measurement: those that fork a process
+#: for every job would take minutes for as many as the others.
+_CONTENDERS = {"batch": ("batch", 20_000), "simple": ("simple", 2_000), "rq worker": ("fork", 400)}
+_WORKERS = 2
+_GROUP = 1_000
+_WARM_UP = 20
+_QUEUE = "default"
+#: Where the jobs wait until the workers are ready.
+_ASIDE = "fuze:aside"
+_LIMIT_S = 120.0
+
+
+def contenders(scale: float = 1.0) -> dict[str, Measure]:
+    """What is compared; `scale` shortens it."""
+    return {
+        name: partial(_rate, kind, max(_WARM_UP, int(jobs * scale)))
+        for name, (kind, jobs) in _CONTENDERS.items()
+    }
+
+
+def nothing() -> None:
+    """The job."""
+
+
+def _rate(kind: str, jobs: int) -> float:
+    """Jobs a second, from the moment when all of them are there to the end of the last one; workers wait for it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fuze-") as folder,
+        PrivateRedis(Path(folder) / "redis") as server,
+        connect(server.url) as client,
+    ):
+        queue = Queue(_QUEUE, connection=client, serializer=JSONSerializer)
+        _enqueue(queue, jobs)
+        client.rename(queue.key, _ASIDE)
+        with StockWorkers(kind, _WORKERS, [_QUEUE], server.url, Path(folder)):
+            _enqueue(queue, _WARM_UP)
+            _wait_until(client, queue, _WARM_UP)
+            began_s = time.perf_counter()
+            client.rename(_ASIDE, queue.key)
+            _wait_until(client, queue, _WARM_UP + jobs)
+            return jobs / (time.perf_counter() - began_s)
+
+
+def _enqueue(queue: Queue, number: int) -> None:
+    for first in range(0, number, _GROUP):
+        queue.enqueue_many([Queue.prepare_data(nothing) for _ in range(min(_GROUP, number - first))])
+
+
+def _wait_until(client: redis.Redis, queue: Queue, number: int) -> None:
+    finished = queue.finished_job_registry.key
+    deadline_s = time.monotonic() + _LIMIT_S
+    while client.zcard(finished) < number:
+        if time.monotonic() > deadline_s:
+            raise LabError(f"{number} empty jobs were not done within {_LIMIT_S:g} s")
+        time.sleep(0.002)

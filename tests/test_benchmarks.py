@@ -1,0 +1,66 @@
+"""`fuze-bench bench`: contenders in turn, honest ratios, JSON that machines can rely on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from fuze_bench.cli import app
+from fuze_bench.lab.benchmarks import empty_jobs, side_by_side
+from fuze_bench.lab.benchmarks.side_by_side import Target
+
+
+def test_every_block_measures_each_contender_once_in_an_order_of_its_own() -> None:
+    calls: list[str] = []
+
+    def contender(name: str) -> side_by_side.Measure:
+        return lambda: calls.append(name) or float(len(calls))  # type: ignore[func-returns-value]
+
+    said: list[str] = []
+    names = ["one", "two", "three"]
+    figures = side_by_side.measure_in_turn({n: contender(n) for n in names}, 8, 3, said.append)
+    blocks = [calls[first : first + 3] for first in range(0, len(calls), 3)]
+    assert [sorted(block) for block in blocks] == [sorted(names)] * 8
+    assert len({tuple(block) for block in blocks}) > 1
+    assert figures["two"] == {n: 3.0 * n + block.index("two") + 1 for n, block in enumerate(blocks)}
+    assert len(said) == 24
+    assert "block 8 of 8" in said[-1]
+
+
+def test_ratios_are_taken_within_blocks() -> None:
+    """A machine that is ten times slower in one block changes nothing."""
+    figures = {"ours": {0: 400.0, 1: 40.0, 2: 440.0}, "theirs": {0: 100.0, 1: 10.0, 2: 100.0}}
+    reached, missed, shown = side_by_side.ratios(
+        figures, [Target("ours", "theirs", 4), Target("ours", "theirs", 5), Target("theirs", "ours")]
+    )
+    assert reached.ratio == pytest.approx((4 * 4 * 4.4) ** (1 / 3))
+    assert reached.low is not None
+    assert reached.low < reached.ratio
+    assert (reached.holds, missed.holds, shown.holds) == (True, False, None)
+    text = side_by_side.in_words(figures, [reached, missed, shown], "pages/s")
+    assert "ours: 400 pages/s" in text
+    assert "target 4: holds" in text
+    assert "target 5: missed" in text
+
+
+def test_empty_jobs_for_real() -> None:
+    done = CliRunner().invoke(app, ["bench", "empty-jobs", "--blocks", "1", "--scale", "0.02", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["benchmark"] == "empty-jobs"
+    assert report["machine"]["cores"]
+    by_pair = {(each["what"], each["against"]): each for each in report["ratios"]}
+    assert set(by_pair) == {(target.what, target.against) for target in empty_jobs.TARGETS}
+    assert set(by_pair["batch", "rq worker"]) == {
+        "what",
+        "against",
+        "ratio",
+        "low",
+        "high",
+        "target",
+        "holds",
+    }
+    assert by_pair["batch", "rq worker"]["ratio"] > 1
+    assert "block 1 of 1: batch" in done.stderr
