@@ -38,6 +38,8 @@ NOT_PASSED = {
     "TestWorker::test_work_via_simpleworker": "it wants the job in the worker's own process",
     "TestWorkerSubprocess::test_run_access_self": "it fails with RQ's own worker outside RQ's checkout",
     "TestWorkerSubprocess::test_run_scheduled_access_self": "it fails with RQ's own worker outside RQ's checkout",
+    "TestWorkerSubprocess::test_run_empty_queue": "it starts `rq worker` on port 6379",
+    "TestQueue::test_custom_connection_pool": "it makes a pool of its own, which leads to port 6379",
     "TestIntermediateQueue::test_cleanup_intermediate_queue": _CLAIMED,
     "TestIntermediateQueue::test_cleanup_intermediate_queue_in_maintenance": _CLAIMED,
     "TestIntermediateQueue::test_no_cleanup_while_in_started_queue": _CLAIMED,

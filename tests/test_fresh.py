@@ -59,7 +59,7 @@ def _look_at(trial: Trial) -> Seen:
     parents = {worker.ppid() for worker in now.workers}
     hosts = [psutil.Process(pid) for pid in parents if pid != psutil.Process().pid]
     now.host = hosts[0] if hosts else None
-    with connect(f"unix://{folder}/redis/redis.sock") as client:
+    with connect(trial._load._redis.url) as client:  # type: ignore[attr-defined]
         now.jobs = sum(Queue(name, connection=client).count for name in QUEUES) + len(client.keys("rq:job:*"))
     if (folder / "bookmarks.sqlite").exists():
         engine = create_engine(f"sqlite:///{folder}/bookmarks.sqlite")

@@ -144,8 +144,8 @@ def test_a_generator_beyond_its_ceiling_makes_the_trial_invalid(tmp_path: Path) 
 
 
 def test_so_does_the_sender_of_saves(tmp_path: Path) -> None:
-    """Half as much again as it managed a moment ago: fast machines do more than any fixed rate."""
-    absurd_per_s = min(100_000, round(1.5 * measure_ceiling(tmp_path / "before")))
+    """Several times what it managed a moment ago: a machine that was busy then may do more now."""
+    absurd_per_s = min(100_000, round(4 * measure_ceiling(tmp_path / "before")))
     run = measured(
         tmp_path,
         workload="bookmarks",
