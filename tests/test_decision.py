@@ -119,7 +119,7 @@ def test_below_six_blocks_it_is_exploratory(tmp_path: Path):
         ({"lost": 1}, "6 jobs were lost"),
         ({"duplicated": 2}, "12 jobs were done twice"),
         ({"drained": False, "lost": None}, "the backlog was not drained in 6 of 6 trials"),
-        ({"status": "failed", "problem": "it broke"}, "no trial ended well"),
+        ({"status": "failed", "problem": "it broke"}, "no trial of it counts"),
     ],
 )
 def test_what_loses_doubles_or_fails_is_not_picked(tmp_path: Path, broken, words):

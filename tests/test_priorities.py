@@ -127,8 +127,9 @@ def test_utilisations_without_any_that_settles_are_refused(wrong):
 
 def test_capacity_is_what_the_calibration_did_or_its_problem():
     made = priorities.calibration(2, 20.0, 10)
-    trials = pd.DataFrame([{"trial": 1, "status": "ok", "problem": None, "throughput_per_s": 57.5}])
-    none = pd.DataFrame()
+    of_trial = {"trial": 1, "block": 1, "arrivals": "backlog"}
+    trials = pd.DataFrame([{**of_trial, "status": "ok", "problem": None, "throughput_per_s": 57.5}])
+    none = pd.DataFrame(columns=["trial"])
     calibrated = Run(Path("run"), made, {}, {}, trials, none, none, "all 1 block done")
     assert priorities.capacity_per_s(calibrated) == 57.5
     trials[["status", "problem"]] = ["failed", "the workers ended with code 1"]

@@ -164,7 +164,7 @@ def test_failed_trials_do_not_count_and_are_reported(tmp_path: Path) -> None:
     first, second, third, *_ = experiment.plan()
     bad = trial_row(first, status="failed", problem="the workers ended", throughput_per_s=None)
     writer.add(first, bad, [])
-    with pytest.raises(LabError, match="no trial that ended well"):
+    with pytest.raises(LabError, match="no trial that counts"):
         answers.how_many_workers(load_run(tmp_path))
     for planned in (second, third):
         writer.add(planned, trial_row(planned), [event_row(planned)])

@@ -94,4 +94,4 @@ def _recorded(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, int | None]:
 
     run = load_run(folder)
     cores = run.machine.get("usable_cores")
-    return run.good_events(), run.trials, cores if isinstance(cores, int) else None
+    return run.good_events(), run.good_trials(), cores if isinstance(cores, int) else None

@@ -10,7 +10,6 @@ import pandas as pd
 
 from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.stats import LEVEL, SAMPLES_BEYOND, quantile, spread
-from fuze_bench.lab.judgement.trial_verdicts import invalid_among
 
 if TYPE_CHECKING:
     from fuze_bench.lab.runs.results import Run
@@ -36,7 +35,6 @@ def figures(run: Run) -> pd.DataFrame:
     samples. One that a verdict makes invalid (see `trial_verdicts.INVALIDATING`) counts in no figure and no ratio.
     """
     trials = run.good_trials()
-    trials = trials[~trials["trial"].isin(invalid_among(trials, run.good_events()))]
     quantiles = run.good_events().groupby("trial").apply(_quantiles, include_groups=False)
     table = (
         trials.merge(quantiles, left_on="trial", right_index=True, how="left") if len(quantiles) else trials

@@ -46,16 +46,17 @@ def judge(
     *,
     target_wait_s: float | None = None,
 ) -> Verdicts:
-    """Every verdict on every trial that ended well, and on the number of blocks.
+    """Every verdict on every trial that ended well, and on the number of blocks with trials that count.
 
     `target_wait_s`: with it, a growing backlog says when it breaks this wait.
     """
     good = trials[trials["status"] == "ok"]
-    found: list[Verdict] = [too_few_blocks(int(good["block"].nunique()))]
+    found: list[Verdict] = []
     for _, row in good.iterrows():
         of_trial = [table[table["trial"] == row["trial"]] for table in (events, series)]
         found += judge_trial(row, *of_trial, target_wait_s=target_wait_s)
-    return Verdicts.of(found)
+    counts = good[~good["trial"].isin(invalid_trials(found))]
+    return Verdicts.of([too_few_blocks(int(counts["block"].nunique())), *found])
 
 
 def judge_trial(
@@ -77,16 +78,6 @@ def _on_the_generator(trial: Row, events: pd.DataFrame) -> list[Verdict]:
     if trial.get("arrivals") == "backlog":
         return []
     return [generator_late(trial, events), generator_saturated(trial)]
-
-
-def invalid_among(trials: pd.DataFrame, events: pd.DataFrame) -> set[int]:
-    """Numbers of the trials that do not count, by the verdicts in INVALIDATING alone."""
-    by_trial = dict(iter(events.groupby("trial")))
-    found: list[Verdict] = []
-    for _, row in trials.iterrows():
-        of_trial = by_trial.get(row["trial"], events.iloc[:0])
-        found += [impossible_samples(row, of_trial), *_on_the_generator(row, of_trial)]
-    return invalid_trials(found)
 
 
 def invalid_trials(verdicts: Iterable[Verdict]) -> set[int]:

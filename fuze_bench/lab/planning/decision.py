@@ -212,7 +212,7 @@ class _Deciding:
         label = configuration.label(varying)
         blocks = int(trials["block"].nunique())
         if blocks == 0:
-            return self._option(label, configuration.workers, choice, 0, ("no trial ended well",))
+            return self._option(label, configuration.workers, choice, 0, ("no trial of it counts",))
         lost: int | None = int(trials["lost"].sum())
         duplicated = int(trials["duplicated"].sum())
         problems = [f"{lost} jobs were lost"] if lost else []

@@ -29,7 +29,7 @@ def how_many_workers(run: Run) -> Conclusion:
     }
     if not medians:
         raise LabError(
-            f"{run.folder} holds no trial that ended well: see `problem` and `log_end` in its trials"
+            f"{run.folder} holds no trial that counts: see `problem` and `log_end` in its trials, and their verdicts"
         )
     best = max(medians, key=lambda label: medians[label])
     sentences = [

@@ -211,7 +211,7 @@ def timeline(run: Run) -> Plot:
     firsts = good[~good["copy"]].sort_values("block").drop_duplicates("label")
     order = {label: name for label, name in names(run.experiment).items() if label in set(firsts["label"])}
     if not order:
-        raise LabError(f"{run.folder} holds no trial that ended well: see `problem` in its trials")
+        raise LabError(f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them")
     figure = Figure(figsize=(5.8, 5.2 * len(order)), layout="constrained")
     panels = figure.subplots(2 * len(order), 1, squeeze=False)[:, 0]
     words, last_s, slowest_ms, most = [], 1.0, 1.0, 1
@@ -278,7 +278,7 @@ def _dress(axes: Axes, x_label: str, y_label: str, title: str) -> None:
 def what_the_fallback_costs(run: Run) -> Conclusion:
     """Whether anything was lost or done twice, how long the change took, and threads against workers."""
     if run.good_trials().empty:
-        raise LabError(f"{run.folder} holds no trial that ended well: see `problem` in its trials")
+        raise LabError(f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them")
     sentences = [*_kept(run), *_changes(outages_table(run)), *_threads_against_workers(run)]
     blocks = int(run.good_trials()["block"].nunique())
     exploratory = "" if blocks >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "

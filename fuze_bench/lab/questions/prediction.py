@@ -29,8 +29,8 @@ from fuze_bench.lab.planning.plan_text import duration, workers_text
 from fuze_bench.lab.queueing.replay import Floats, replay
 from fuze_bench.lab.runs.results import Run
 
-#: Replays of one window, each with service times drawn anew.
-_DRAWS = 300
+#: Replays of one window, each with service times drawn anew: so many that ten lie beyond each bound.
+_DRAWS = 400
 MEAN, P95, IN_TIME, LEFT = "mean wait, s", "p95 of the wait, s", "started in time, %", "left behind, jobs/s"
 _FIGURES = (MEAN, P95, IN_TIME, LEFT)
 _BOUNDS = (f"{LEVEL:.0%} from", f"{LEVEL:.0%} to")
@@ -140,7 +140,7 @@ def forecasts(
     Its arrivals are replayed through so many workers, time after time with service times drawn anew from whole
     blocks of `base`; the bounds are those of LEVEL of the replays. Raises LabError where `base` has no finished job.
     """
-    evidence = gather(base.events, base.trials)
+    evidence = gather(base.good_events(), base.good_trials())
     rng = np.random.default_rng(seed)
     found = []
     for configuration, label in experiment.labels.items():
@@ -286,7 +286,7 @@ def whether_it_held(
     found = checked(forecast, run)
     if not found:
         raise LabError(
-            f"{run.folder} holds no trial that ended well: see `problem` and `log_end` in its trials"
+            f"{run.folder} holds no trial that counts: see `problem` and `log_end` in its trials, and their verdicts"
         )
     blocks = int(run.good_trials()["block"].nunique())
     exploratory = "Exploratory: " if plan.is_exploratory or blocks < BLOCKS_TO_CONCLUDE else ""

@@ -152,7 +152,7 @@ def by_trial(run: Run, capacity: float) -> pd.DataFrame:
         events = run.events[run.events["trial"] == trial["trial"]]
         rows += _of_trial(trial, events, capacity)
     if not rows:
-        raise LabError(f"{run.folder} holds no trial that ended well: see `problem` in its trials")
+        raise LabError(f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them")
     order = list(dict.fromkeys(configuration.strategy for configuration in run.experiment.configurations))
     rows.sort(key=lambda row: (row["utilisation"], order.index(str(row["strategy"])), row["trial"]))
     return pd.DataFrame(rows)

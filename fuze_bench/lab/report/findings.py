@@ -22,6 +22,8 @@ from fuze_bench.lab.runs.results import RUN_MIME_TYPE, Run, load_run
 
 #: The notebook that a decision is made from, if it has a run for that.
 _DECIDES = "worker_counts"
+#: The status of a trial that ended well, in no figure all the same: see `Run.invalid`.
+DOES_NOT_COUNT = "does not count"
 _PLAIN_FILES = (".json", ".parquet")
 
 
@@ -95,7 +97,7 @@ def read(
 
 
 def trials_table(findings: Findings) -> pd.DataFrame:
-    """Every trial of every run, those that failed too, with its figures; columns as they are to be shown."""
+    """Every trial of every run, those that failed or do not count too, with its figures; columns as they are to be shown."""
     tables: dict[Path, pd.DataFrame] = {}
     for finding in findings.notebooks:
         for run in finding.runs:
@@ -114,7 +116,7 @@ def trials_table(findings: Findings) -> pd.DataFrame:
                     "done": table["processed"] + table["failed"],
                     "lost": table["lost"],
                     "done twice": table["duplicated"],
-                    "status": table["status"],
+                    "status": table["status"].mask(table["trial"].isin(run.invalid), DOES_NOT_COUNT),
                     "notebook": finding.name,
                     "run": run.experiment.name,
                     "block": table["block"],

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 
 from fuze_bench.errors import LabError, one_line
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
+from fuze_bench.lab.judgement.trial_verdicts import invalid_trials, judge
 from fuze_bench.lab.runs.records import OK, EventRow, SeriesRow, TrialRow, read_table, write_table
 
 #: Changes whenever a file or column changes its name or meaning.
@@ -64,9 +66,14 @@ class Run:
     def planned_trials(self) -> int:
         return self.experiment.trials_per_block * self.experiment.blocks
 
+    @cached_property
+    def invalid(self) -> frozenset[int]:
+        """Numbers of the trials that ended well and do not count all the same: see `trial_verdicts.INVALIDATING`."""
+        return frozenset(invalid_trials(judge(self.trials, self.events, self.series)))
+
     def good_trials(self) -> pd.DataFrame:
-        """The trials that count."""
-        return self.trials[self.trials["status"] == OK]
+        """The trials that count: those that ended well, and that no verdict makes invalid."""
+        return self.trials[(self.trials["status"] == OK) & ~self.trials["trial"].isin(self.invalid)]
 
     def good_events(self) -> pd.DataFrame:
         """The jobs of the trials that count."""
