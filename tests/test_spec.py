@@ -177,6 +177,23 @@ def test_a_setting_of_the_pipeline_is_a_factor_in_one_line() -> None:
         ({"fixed": {"arrivals": "poisson"}}, ["poisson arrivals need rate_per_s"]),
         ({"fixed": {"arrivals": "step"}}, ["step arrivals need steps"]),
         ({"arrivals": {"step": 1}}, ["no 'step'", "did you mean 'steps'?"]),
+        (
+            {
+                "factors": {"rate_per_s": [1, 2]},
+                "fixed": {"arrivals": "poisson"},
+                "arrivals": {"rate_per_s": 5},
+            },
+            ["arrivals hold rate_per_s", "a factor"],
+        ),
+        (
+            {"fixed": {"arrivals": "constant", "rate_per_s": 1}, "arrivals": {"duration_s": 5}},
+            ["arrivals hold duration_s", "beside arrivals"],
+        ),
+        (
+            {"fixed": {"arrivals": "constant", "rate_per_s": 1}, "arrivals": {"burst_size": 5}},
+            ["arrivals hold burst_size", "constant arrivals do not take"],
+        ),
+        ({"factors": {"rate_per_s": [1, 2]}}, ["rate_per_s makes no difference", "backlog"]),
         ({"fixed": {"mode": "thread", "redis_outage_s": 1}}, ["mode=thread has no Redis"]),
         ({"workload": "bookmark"}, ["'bookmark'", "did you mean 'bookmarks'?"]),
         ({"workload": "synthetic"}, ["synthetic lacks mean_ms"]),
@@ -228,7 +245,13 @@ def test_a_file_that_is_not_there_is_an_error_before_anything_runs(
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("- 1", "names with values"), ("a: [", "cannot be read as YAML")]
+    ("text", "words"),
+    [
+        ("- 1", "names with values"),
+        ("a: [", "cannot be read as YAML"),
+        ("jobs: 3\nfixed: {workers: 1}\njobs: 4", "'jobs' is given twice"),
+        ("fixed: {workers: 1, workers: 2}", "'workers' is given twice"),
+    ],
 )
 def test_a_file_that_is_no_experiment_says_so(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "x.yaml").write_text(text)

@@ -18,6 +18,8 @@ from fuze_bench.lab.experiments.factors import Configuration, factors, number, w
 from fuze_bench.lab.experiments.workloads import Bookmarks, Workload, Yours, workload_from
 
 _LARGEST_SEED = 2**63 - 1
+#: What arrivals take that is said elsewhere: in `arrivals` it would win in silence over what trials are labelled with.
+_SAID_ELSEWHERE = {"rate_per_s": "a factor: name it in factors or fixed", "duration_s": "beside arrivals"}
 _OF_BOOKMARKS = ("mode", "origin_latency_ms", "origin_failure_rate", "pages", "redis_outage_s")
 #: One trial of more makes no sense, whatever the machine.
 _MOST_CONFIGURATIONS = 200
@@ -58,7 +60,7 @@ class Experiment:
     duration_s: float = 10.0
     """For how long jobs are offered, where they do not all come at once."""
     arrivals: Mapping[str, Any] = field(default_factory=dict)
-    """What laws other than constant and poisson need: fields of `arrivals.Arrivals`."""
+    """What laws need beside rate and duration: fields of `arrivals.Arrivals`."""
     warm_up: int = 1
     """Jobs for each worker that are run first and not recorded."""
     drain_limit_s: float | None = None
@@ -98,6 +100,7 @@ class Experiment:
         # From here on the list says it all, so that an experiment can be copied with one thing changed.
         for name, value in (("configurations", made), ("factors", {}), ("fixed", {}), ("fresh", None)):
             object.__setattr__(self, name, value)
+        self._check_arrivals()
         if not isinstance(self.workload, Bookmarks) and len({c.fresh for c in made}) > 1:
             raise LabError("fresh makes no difference for stock workers, which are always new: leave it out")
         for configuration in made:
@@ -105,6 +108,22 @@ class Experiment:
                 _check_is_for_jobs(configuration)
             if configuration.arrivals != "trace":
                 self.arrivals_of(configuration)
+
+    def _check_arrivals(self) -> None:
+        """Raises LabError for what would be without effect, or contradict what the trials are labelled with."""
+        taken = {name for c in self.configurations for name in LAWS[c.arrivals]}
+        laws = " and ".join(sorted({c.arrivals for c in self.configurations}))
+        for name in self.arrivals:
+            if name in _SAID_ELSEWHERE:
+                raise LabError(f"arrivals hold {name}, which is said {_SAID_ELSEWHERE[name]}")
+            if name in {known for law in LAWS.values() for known in law} - taken:
+                raise LabError(f"arrivals hold {name}, which {laws} arrivals do not take: leave it out")
+        unlike = {
+            c if "rate_per_s" in LAWS[c.arrivals] else dataclasses.replace(c, rate_per_s=None)
+            for c in self.configurations
+        }
+        if len(unlike) < len(self.configurations):
+            raise LabError(f"rate_per_s makes no difference under some of {laws} arrivals: give it to others")
 
     def _say_fresh_once(self) -> None:
         """Put `fresh` among what is fixed. Raises LabError if it is a factor already."""
@@ -151,7 +170,7 @@ class Experiment:
     def from_yaml(cls, path: str | Path) -> Experiment:
         """An experiment from a file; its `name` is the file's unless it says another. Raises LabError."""
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            values = yaml.load(Path(path).read_text(encoding="utf-8"), _OnceLoader)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise LabError(f"{path} cannot be read as YAML ({one_line(error)})") from None
         if not isinstance(values, Mapping):
@@ -243,6 +262,19 @@ class Experiment:
     def plan(self) -> list[PlannedTrial]:
         """All trials of all blocks in order."""
         return [planned for block in range(1, self.blocks + 1) for planned in self.block(block)]
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a name that is given twice, where YAML's own would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
 
 
 def _values(name: str, given: object) -> list[Any]:
