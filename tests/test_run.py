@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,15 +10,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from run_folders import new_run
 
+from fuze_bench.cli import main
 from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments import run
 from fuze_bench.lab.experiments.run import recorded_settings, run_experiment
-from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
+from fuze_bench.lab.parts.machine import describe_machine
+from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.lab.runs.results import load_run
 from fuze_bench.pipeline.settings import Settings
 
@@ -83,12 +88,48 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path: Path) -> No
     assert list(gone_on.events["done_ns"]) == list(stopped.events["done_ns"])
     assert "is spent" in (gone_on.ended or "")
 
+    # Begun again and stopped, it has not ended.
+    run._writer(small, Settings(), out, resume=True)
+    assert load_run(out).ended is None
+
     # With time it makes the trials that lack, and no other again.
     whole = run_experiment(small, Settings(data_dir=tmp_path), out=out, resume=True)
     assert list(whole.trials["trial"]) == list(range(1, 9))
     assert whole.ended == "all 4 blocks done"
     kept = whole.events[whole.events["trial"].isin(stopped.trials["trial"])]
     assert list(kept["done_ns"]) == list(stopped.events["done_ns"])
+
+
+def test_a_run_goes_on_under_the_same_conditions_only(tmp_path: Path) -> None:
+    _, experiment = new_run(tmp_path)
+    asked = Settings(lease_s=7.0)
+    (tmp_path / "machine.json").write_text(json.dumps(describe_machine() | {"usable_cores": 999}))
+    with pytest.raises(
+        LabError, match=r"begun on another machine \(usable_cores 999, here \d+\): begin anew"
+    ):
+        run_experiment(experiment, asked, out=tmp_path, resume=True)
+    (tmp_path / "machine.json").write_text(json.dumps(describe_machine()))
+    with pytest.raises(LabError, match=r"begun with FUZE_LEASE_S=15, and now it is '7\.0': set it as it was"):
+        run_experiment(experiment, asked, out=tmp_path, resume=True)
+
+
+def test_a_model_host_that_is_killed_fails_the_trial_in_hand_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = run._one
+
+    def killed_before_the_second(planned: PlannedTrial, *others: Any) -> None:
+        [host] = [each for each in others if isinstance(each, WorkerHost)]
+        if planned.number == 2:
+            host._process.kill()
+            host._process.wait()
+        one(planned, *others)
+
+    monkeypatch.setattr(run, "_one", killed_before_the_second)
+    experiment = Experiment(fixed={"workers": 1}, jobs=1, warm_up=0, blocks=3, baseline_copy=False)
+    made = run_experiment(experiment, Settings(data_dir=tmp_path, embedding_model="off"))
+    assert list(made.trials["status"]) == ["ok", "failed", "ok"]
+    assert "the process that holds the model has ended" in made.trials["problem"].iloc[1]
 
 
 def test_a_run_to_its_end_leaves_its_record_and_no_more(tmp_path: Path) -> None:
@@ -180,6 +221,23 @@ def test_a_wrong_option_is_one_line_and_measures_nothing(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_which_no_trial_counts_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FUZE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "jobs.jsonl").write_text("{}\n")
+    (tmp_path / "deadly.yaml").write_text(
+        f"workload: {{kind: yours, function: 'their_jobs:end_the_process', jobs: {tmp_path}/jobs.jsonl}}\n"
+        "jobs: 1\nblocks: 1\nbaseline_copy: false\n"
+    )
+    assert main(["run", str(tmp_path / "deadly.yaml"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "doubt: Trial 1" in said.out
+    assert "no trial counts" in said.err
+    assert list(load_run(tmp_path / "out").trials["status"]) == ["failed"]
 
 
 def test_a_dry_run_lists_the_trials_and_measures_nothing(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pandas as pd
@@ -26,6 +28,7 @@ from fuze_bench.lab.experiments.trial import Progress, Trial
 from fuze_bench.lab.judgement.trial_verdicts import lost
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.load.bookmark_load import BookmarkLoad
+from fuze_bench.lab.load.job_load import JobLoad
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.lab.runs.records import EventRow, TrialRow
@@ -216,6 +219,62 @@ def test_a_killed_worker_makes_the_trial_fail(tmp_path: Path, host: WorkerHost) 
     assert "workers.log:" in (row.log_end or "")
     assert row.throughput_per_s is None
     assert (row.drained, row.lost) == (False, None)
+
+
+def test_what_breaks_before_the_load_makes_the_trial_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis away, or a file that cannot be read: neither ends the run. A clock that is set back meanwhile does not
+    show in how long the parts took to be ready."""
+    hours = itertools.count(10**9, -3_600)
+    clocks = {name: getattr(time, name) for name in ("monotonic", "monotonic_ns", "sleep")}
+    monkeypatch.setattr(trial_module, "time", SimpleNamespace(time=lambda: next(hours), **clocks))
+    experiment = Experiment.from_mapping({"workload": SLEEPS, "fixed": {"workers": 1}})
+    found = []
+    for broken in ("redis", "file"):
+        (tmp_path / broken).mkdir()
+        with Trial(experiment.plan()[0], experiment, SETTINGS, tmp_path / broken, None) as trial:
+            trial.wait_ready()
+            assert isinstance(trial._load, JobLoad)
+            assert trial._load._redis is not None
+            if broken == "redis":
+                for process in [psutil.Process(pid) for pid in trial._load._redis.pids()]:
+                    process.kill()
+                    process.wait()
+            else:
+                (tmp_path / broken / "warm-up.jsonl").mkdir()
+            trial.measure()
+        found.append(trial.row())
+    assert [row.status for row in found] == ["failed", "failed"]
+    assert "the trial's Redis is away" in (found[0].problem or "")
+    assert "Is a directory" in (found[1].problem or "")
+    assert all(0 < (row.ready_s or 0) < 60 for row in found)
+
+
+def test_a_save_is_refused_or_unfinished_and_never_both(tmp_path: Path) -> None:
+    """An API that is stopped answers nobody: what was sent meanwhile is unfinished when the trial is given up."""
+    experiment = Experiment(
+        fixed={"mode": "thread", "arrivals": "constant", "rate_per_s": 40}, duration_s=2, warm_up=0
+    )
+    tmp_path.joinpath("trial").mkdir()
+    asked: list[int] = []
+
+    def stop_it(done: int, total: int) -> None:
+        assert isinstance(trial._load, BookmarkLoad)
+        assert trial._load._api is not None
+        psutil.Process(trial._load._api[1].pid).suspend()
+        asked.append(done)
+        if len(asked) > 30:
+            raise LabError("given up")
+
+    with Trial(experiment.plan()[0], experiment, SETTINGS, tmp_path / "trial", None) as trial:
+        trial.wait_ready()
+        trial.measure(stop_it)
+        psutil.Process(trial._load._api[1].pid).resume()  # type: ignore[attr-defined]
+    row = trial.row()
+    assert row.problem == "given up"
+    assert row.unfinished > 0
+    assert row.sent == row.acknowledged + row.refused + row.unfinished
 
 
 def _is_worker(process: psutil.Process, folder: Path) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from fuze_bench.errors import LabError
+
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -60,7 +62,7 @@ def run(
 ) -> None:
     """Measure the experiment that a YAML file describes (see data/experiments).
 
-    Ctrl-C keeps the trials made so far; --resume goes on from there.
+    Ctrl-C keeps the trials made so far; --resume goes on from there. Exits with 1 if no trial counts.
     """
     from fuze_bench.lab.experiments.spec import Experiment
 
@@ -79,3 +81,5 @@ def run(
     for doubt in checks.doubts(measured):
         click.echo(f"doubt: {doubt}")
     click.echo(f"recorded in {measured.folder}")
+    if measured.good_trials().empty and len(measured.trials):
+        raise LabError("no trial counts: see the doubts above, and `log_end` in the trials")

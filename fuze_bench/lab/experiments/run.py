@@ -30,6 +30,8 @@ from fuze_bench.pipeline.settings import Settings
 
 #: Where a precision is asked for: the run ends after so many blocks, whatever it got to.
 _MOST_BLOCKS = 60
+#: What makes two machines different ones to a run that goes on.
+_MACHINE = ("cpu_model", "usable_cores")
 #: Settings that say nothing about the run, and much about whose machine it was.
 _WHOSE_MACHINE_IT_WAS = frozenset(
     "FUZE_DATA_DIR FUZE_FETCH_ALLOW FUZE_API_TOKENS FUZE_API_HOSTS FUZE_HOST_UNLIMITED".split()
@@ -48,7 +50,8 @@ def run_experiment(
     """Measure what `experiment` plans, in the folder `out`, by default a new one below `<data_dir>/runs`.
 
     `settings` are the environment's by default; Redis and database are always empty ones of the trial's own. `resume`:
-    the folder holds a run of the same experiment that was stopped; go on with it. `budget_s`: begin no block that
+    the folder holds a run of the same experiment that was stopped; go on with it, on the same machine and with the
+    same settings. `budget_s`: begin no block that
     would end after so many seconds. `precision`: go on beyond the planned blocks until every ratio to the baseline is
     known that well (0.05: to 5 %), as `stats.enough` decides. A trial that fails is recorded as such and the rest goes
     on. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
@@ -68,7 +71,8 @@ def run_experiment(
                 ceiling_per_s = _sender_ceiling_per_s(experiment, writer.folder)
                 for planned in blocks:
                     keeps = planned.configuration.fresh == "data"
-                    if host is None and keeps:
+                    if keeps and (host is None or not host.is_running()):
+                        # One that was killed fails the trial in hand, and must not fail the rest.
                         host = _host(experiment, settings, writer.folder, kept)
                     _one(planned, experiment, settings, writer, shown, host if keeps else None, ceiling_per_s)
                     if interrupts:
@@ -89,6 +93,7 @@ def _writer(experiment: Experiment, settings: Settings, out: Path | None, resume
         run = load_run(out)
         if run.experiment.to_mapping() != Experiment.from_mapping(experiment.to_mapping()).to_mapping():
             raise LabError(f"{out} holds a run of another experiment: go on with the one it was begun with")
+        _check_is_the_same(run, settings)
         return RunWriter.going_on(run)
     if out is None:
         folder = new_folder(settings.data_dir / "runs", experiment.name.replace("_", "-"))
@@ -102,6 +107,23 @@ def _writer(experiment: Experiment, settings: Settings, out: Path | None, resume
         folder = out
     recorded = recorded_settings(settings)
     return RunWriter.new(folder, experiment, settings=recorded, machine=describe_machine())
+
+
+def _check_is_the_same(run: Run, settings: Settings) -> None:
+    """Raises LabError where the trials to come would be made under other conditions than those recorded."""
+    machine = describe_machine()
+    for name in _MACHINE:
+        if run.machine.get(name, machine[name]) != machine[name]:
+            raise LabError(
+                f"{run.folder} was begun on another machine ({name} {run.machine[name]}, here {machine[name]}): begin anew"
+            )
+    if not isinstance(run.experiment.workload, Bookmarks):
+        return  # stock workers know no settings
+    for name, value in recorded_settings(settings).items():
+        if run.settings.get(name, value) != value:
+            raise LabError(
+                f"{run.folder} was begun with {name}={run.settings[name]}, and now it is {value!r}: set it as it was"
+            )
 
 
 class _Blocks:

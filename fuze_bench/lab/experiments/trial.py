@@ -103,6 +103,7 @@ class Trial:
         )
         self._is_drained = False
         self._problem: str | None = None
+        self._begin_s = time.monotonic()
         self._row = TrialRow(
             trial=planned.number,
             block=planned.block,
@@ -127,7 +128,7 @@ class Trial:
         if self._problem is None:
             with self._problems_noted():
                 self._load.wait_ready()
-                self._row = replace(self._row, ready_s=time.time() - self._row.started_at_s)
+                self._row = replace(self._row, ready_s=time.monotonic() - self._begin_s)
 
     def measure(self, on_progress: Progress | None = None) -> None:
         """Warm up, offer the load, wait until it is done."""
@@ -215,7 +216,7 @@ class Trial:
     def _problems_noted(self) -> Iterator[None]:
         try:
             yield
-        except FuzeError as error:
+        except (FuzeError, OSError) as error:  # a full disk, or no more files to open
             # The first problem is the cause, later ones follow from it.
             self._problem = self._problem or one_line(error)
 

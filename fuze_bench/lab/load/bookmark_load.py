@@ -200,7 +200,8 @@ class BookmarkLoad:
             offered=len(events),
             sent=sum(event.sent_ns is not None for event in events),
             acknowledged=sum(e.acknowledged_ns is not None and e.status != REFUSED for e in events),
-            refused=sum(event.status == REFUSED for event in events),
+            # Of the answers alone: what was unsent or is unfinished got none, and what failed may be stored all the same.
+            refused=sum(sample.outcome == "failed" for sample in self._samples),
             unfinished=sum(sample.outcome == "unfinished" for sample in self._samples),
             duplicated=sum(
                 max(0, hits.get(urlsplit(stored["url"]).path, 0) - stored["attempts"]) for stored in rows

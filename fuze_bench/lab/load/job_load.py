@@ -6,8 +6,8 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,10 @@ class JobLoad:
 
     def warm_up(self) -> None:
         """Some of the very jobs, so that what they import is there; of synthetic ones, short ones."""
+        with _redis_errors():
+            self._warm_up()
+
+    def _warm_up(self) -> None:
         count = self._experiment.warm_up * self._configuration.workers
         if isinstance(self._experiment.workload, Synthetic):
             calls = [JobCall(n, _WARM_UP.function, (_WARM_UP.mean_ms,)) for n in range(1, count + 1)]
@@ -117,13 +121,11 @@ class JobLoad:
 
     def offer(self, on_progress: Callable[[], None]) -> None:
         self.start_ns = time.monotonic_ns() + _SOON_NS
-        try:
+        with _redis_errors():
             if self._configuration.arrivals == "backlog":
                 self._send_together()
             else:
                 self._send_in_time(on_progress)
-        except redis.RedisError as error:
-            raise QueueUnavailableError(f"the trial's Redis is away ({why_away(error)})") from None
 
     def _send_together(self) -> None:
         self.start_ns = time.monotonic_ns()
@@ -167,10 +169,8 @@ class JobLoad:
         return len(self._jobs) - sum(count > 0 for count in self._ended.values())
 
     def is_at_rest(self) -> bool:
-        try:
+        with _redis_errors():
             return not any(_waits_or_runs(queue) for queue in self._queues.values())
-        except redis.RedisError as error:
-            raise QueueUnavailableError(f"the trial's Redis is away ({why_away(error)})") from None
 
     def problem(self) -> str | None:
         return None if self._workers is None else self._workers.problem()
@@ -230,6 +230,15 @@ class JobLoad:
     def exit_codes(self) -> dict[str, int | None]:
         codes = [] if self._workers is None else self._workers.exit_codes()
         return {"workers_exit_code": next((code for code in codes if code), codes[0] if codes else None)}
+
+
+@contextmanager
+def _redis_errors() -> Iterator[None]:
+    """Redis's errors as ours."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise QueueUnavailableError(f"the trial's Redis is away ({why_away(error)})") from None
 
 
 def _waits_or_runs(queue: Queue) -> bool:

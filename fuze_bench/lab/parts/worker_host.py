@@ -9,6 +9,7 @@ The protocol is a JSON object a line, on the host's standard input and output: `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -102,13 +103,18 @@ class WorkerHost:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def is_running(self) -> bool:
+        """Whether the host itself has not ended."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the host. Safe to call twice."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.terminate()
         self._process.wait()
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of a request that it did not live to read
+            self._process.stdin.close()
         self._process.stdout.close()
 
     def __enter__(self) -> WorkerHost:

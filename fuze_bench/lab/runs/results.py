@@ -153,8 +153,9 @@ class RunWriter:
 
     @classmethod
     def going_on(cls, run: Run) -> RunWriter:
-        """The folder of a run that was stopped: what it recorded stays."""
+        """The folder of a run that was stopped: what it recorded stays, but for why it had ended."""
         writer = cls(run.folder)
+        (run.folder / _VERDICT).unlink(missing_ok=True)
         planned = {p.number: p for p in _planned_until(run.experiment, run.trials["block"].max())}
         for kept in _rows(run.trials, TrialRow):
             writer._rows[kept.trial] = (planned[kept.trial], kept, [], [])
