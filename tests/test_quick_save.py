@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from quick_save_runs import SEARCH, Save, searched_run, some_late, steps_at, tried, write_run
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.judgement.tables import TOO_FEW, show
+from fuze_bench.lab.judgement.tables import GROWS, TOO_FEW, show
 from fuze_bench.lab.questions.plots import LOOKS
 from fuze_bench.lab.questions.quick_save import (
     WAYS,
@@ -182,6 +182,26 @@ def test_where_no_trial_counts_nothing_is_said_of_a_knee(tmp_path: Path) -> None
         assert plot.png().startswith(b"\x89PNG")
 
 
+def test_answers_that_took_longer_and_longer_have_no_quantile(tmp_path: Path) -> None:
+    """In the table of a rate that was not held because of that, also where most came too late; and in the plot."""
+    growing, steady = ([Save(ack_ms=20 + slope * n) for n in range(400)] for slope in (2.0, 0.0))
+    made = [tried("rq", 40, growing), tried("rq", 20, steady)]
+    search = replace(SEARCH, start_per_s={"rq": 40.0}, most_trials=2, within=0.09)
+    run = write_run(tmp_path / "run", made, search=search)
+    table = attempts_table(run).set_index("offered /s")
+    assert list(table.loc[40.0, ["held", "median, ms", "p95, ms"]]) == ["no", GROWS, GROWS]
+    assert list(table.loc[20.0, ["held", "median, ms", "p95, ms"]]) == ["yes", 20.0, 20.0]
+    assert latency(run).png().startswith(b"\x89PNG")
+
+
+def test_a_save_that_was_lost_is_a_doubt(tmp_path: Path) -> None:
+    """Unlike one that was not processed yet when the trial ended, which nobody waits for."""
+    at_most = replace(SEARCH, cap_per_s=8.0)
+    answers = {"rq": lambda rate: tried("rq", rate, lost=1, drained=True, holds=True)}
+    lost = searched_run(tmp_path / "run", answers, at_most)
+    assert any(doubt.startswith("Lost (trial") for doubt in how_much_it_takes(lost).doubts)
+
+
 def test_what_holds_up_to_the_cap_has_no_upper_end(tmp_path: Path) -> None:
     search = replace(SEARCH, cap_per_s=20.0)
     run = searched_run(tmp_path / "run", {"rq": steps_at("rq", 1_000)}, search)
@@ -252,25 +272,27 @@ def test_goodput_is_drawn_beside_what_was_offered_and_processed(three_ways: Run)
 def test_an_unknown_mode_is_named_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no mode 'inlin': did you mean 'inline'"):
         search_knees(SEARCH, modes=["inlin"], out=tmp_path / "run")
+    with pytest.raises(LabError, match=r"start_per_s=.* has no rate for rq"):
+        search_knees(replace(SEARCH, start_per_s={"inline": 8.0}), modes=["rq"], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_real_search_records_what_it_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One trial of half a second, with the real API."""
+    """One trial of half a second, with the real API, where less can be offered than the search was to begin with."""
     run = search_knees(
-        replace(SEARCH, most_trials=1),
+        replace(SEARCH, most_trials=1, cap_per_s=6.0),
         modes=["thread"],
         window_s=0.5,
         settings=Settings(data_dir=tmp_path, embedding_model="off"),
         out=tmp_path / "run",
     )
     knee = knees(run)["thread"]
-    assert [attempt.rate_per_s for attempt in knee.attempts] == [8.0]
-    assert "stopped after the 1 trials allowed" in knee.sentence
+    assert [attempt.rate_per_s for attempt in knee.attempts] == [6.0]
+    assert "held up to 6 /s, the knee lies above" in knee.sentence
     assert f"by threads of the API: {knee.sentence}\n" in capsys.readouterr().out
     assert Search.of(run).cap_per_s <= SEARCH.cap_per_s
     [trial] = run.trials.to_dict("records")
-    assert (trial["status"], trial["offered"], trial["sender_ceiling_per_s"] > 0) == ("ok", 4, True)
+    assert (trial["status"], trial["offered"], trial["sender_ceiling_per_s"] > 0) == ("ok", 3, True)
     assert not list((tmp_path / "run" / "trials").iterdir()), "good trials leave no files behind"
     assert {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()} == {"trials"}
 

@@ -9,12 +9,16 @@ from run_folders import event_row, fill, new_run, trial_row
 
 from fuze_bench.lab.judgement.stats import quantile
 from fuze_bench.lab.judgement.summaries import (
+    OF_WAITING,
     comparison_table,
+    figures,
+    growing,
     resources_table,
     times_table,
     window_quantiles,
 )
-from fuze_bench.lab.judgement.tables import TOO_FEW, cell, show
+from fuze_bench.lab.judgement.tables import GROWS, TOO_FEW, cell, show
+from fuze_bench.lab.runs.records import SeriesRow
 from fuze_bench.lab.runs.results import load_run
 
 
@@ -44,6 +48,30 @@ def test_the_worst_window_is_not_the_whole_runs_quantile():
     # A p95 of 100 jobs has 5 beyond it: too few.
     assert window_quantiles(events, "total_ms", 0.95, 1.0)["p95 of this window, ms"].isna().all()
     assert window_quantiles(events[:0], "total_ms", 0.95, 1.0).empty
+
+
+def test_a_queue_that_grows_in_most_trials_has_no_wait(tmp_path: Path):
+    """In no trial of the configuration, so that none is left out for its luck; one that grew once keeps all its waits."""
+    spec = {"fixed": {"arrivals": "constant", "rate_per_s": 5}, "factors": {"workers": [1, 2]}, "blocks": 3}
+    writer, experiment = new_run(tmp_path, **spec, baseline_copy=False)
+    for planned in experiment.plan():
+        grows = planned.block <= (2 if planned.configuration.workers == 1 else 1)
+        depths = [
+            SeriesRow(trial=planned.number, t_s=t, thing="default", metric="depth", value=4.0 * t * grows)
+            for t in range(30)
+        ]
+        jobs = [event_row(planned, job) for job in range(1, 12)]
+        writer.add(planned, trial_row(planned, window_s=30.0), jobs, depths)
+    run = load_run(tmp_path)
+    one, two = run.experiment.labels.values()
+    assert growing(run) == {one}
+    waits = figures(run).set_index(["label", "block"])[list(OF_WAITING[::2])]
+    assert waits.loc[one].isna().all(axis=None)
+    assert waits.loc[two].notna().all(axis=None)
+    times = times_table(run)
+    assert list(times["wait median, s"]) == [GROWS, pytest.approx(0.002)]
+    assert list(times["end to end median, s"]) == [GROWS, pytest.approx(0.007)]
+    assert times.loc[one, "service median, s"] == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 2])

@@ -47,6 +47,8 @@ class Conclusion:
 
 def verdicts_on(run: Run, *, target_wait_s: float | None = None) -> Verdicts:
     """Every verdict on every trial, and on the run."""
+    if target_wait_s is None:
+        return run.verdicts
     return judge(run.trials, run.events, run.series, target_wait_s=target_wait_s)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.stats import LEVEL, SAMPLES_BEYOND, quantile, spread
+from fuze_bench.lab.judgement.tables import GROWS
 
 if TYPE_CHECKING:
     from fuze_bench.lab.runs.results import Run
@@ -28,11 +29,13 @@ FIGURES = {
     "cpu_s_per_1000": "processor seconds of the workers per 1,000 jobs",
     "peak_pss_mib": "most memory of the workers together, MiB",
 }
+#: Those of FIGURES that grow as long as a queue does.
+OF_WAITING = ("wait_p50_s", "wait_p95_s", "total_p50_s")
 
 
 def figures(run: Run) -> pd.DataFrame:
     """A row a trial that counts: trial, block, label, copy, the factors, and FIGURES; missing where there are too few
-    samples. One that a verdict makes invalid (see `trial_verdicts.INVALIDATING`) counts in no figure and no ratio.
+    samples, and OF_WAITING of a configuration that is `growing`: they say nothing but how long the trial was. One that a verdict makes invalid (see `trial_verdicts.INVALIDATING`) counts in no figure and no ratio.
     """
     trials = run.good_trials()
     quantiles = run.good_events().groupby("trial").apply(_quantiles, include_groups=False)
@@ -42,10 +45,22 @@ def figures(run: Run) -> pd.DataFrame:
     for name in FIGURES:
         if name not in table:
             table[name] = pd.Series(pd.NA, index=table.index, dtype="Float64")
+    table.loc[table["label"].isin(growing(run)), list(OF_WAITING)] = pd.NA
     done = table["processed"] + table["failed"]
     table["cpu_s_per_1000"] = (1000 * table["cpu_s"] / done.where(done > 0)).astype("Float64")
     table["peak_pss_mib"] = (table["peak_pss_bytes"] / 2**20).astype("Float64")
     return table
+
+
+def growing(run: Run) -> set[str]:
+    """The configurations whose queue grew in most of their trials, by label.
+
+    All trials of a configuration are treated alike: to leave out those alone whose queue happened to grow would leave
+    the lucky ones.
+    """
+    trials = run.good_trials()
+    shares = trials["trial"].isin(run.growing).groupby(trials["label"]).mean()
+    return set(shares[shares > 0.5].index)
 
 
 def _quantiles(events: pd.DataFrame) -> pd.Series:
@@ -122,16 +137,19 @@ def comparison_table(run: Run, figure: str | None = None) -> pd.DataFrame:
 def times_table(run: Run) -> pd.DataFrame:
     """A row a configuration: median and 95th percentile over the jobs of all its trials, in seconds, and how many.
 
-    Of these pooled jobs there is no interval: they are not independent.
+    Of these pooled jobs there is no interval: they are not independent. Where a queue grew, GROWS stands for the times
+    that grow with it.
     """
-    events, rows = run.good_events(), []
+    events, growing_ones, rows = run.good_events(), growing(run), []
     for label in run.experiment.labels.values():
         chosen = events[(events["label"] == label) & ~events["copy"]]
         row: dict[str, object] = {"configuration": label, "jobs": len(chosen)}
+        grows = label in growing_ones
         for column, name in TIMES.items():
             values = [float(value) / 1e3 for value in chosen[column].dropna()]
-            row[f"{name} median, s"] = statistics.median(values) if values else None
-            row[f"{name} p95, s"] = quantile(values, 0.95)
+            has_none = grows and column in ("wait_ms", "total_ms")
+            row[f"{name} median, s"] = GROWS if has_none else statistics.median(values) if values else None
+            row[f"{name} p95, s"] = GROWS if has_none else quantile(values, 0.95)
         rows.append(row)
     return pd.DataFrame(rows).set_index("configuration")
 

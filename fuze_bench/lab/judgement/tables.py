@@ -9,6 +9,8 @@ import pandas as pd
 
 #: What stands where a figure would need more samples.
 TOO_FEW = "too few"
+#: What stands where a queue grows: its times grow with it, and say nothing but how long the trial was.
+GROWS = "grows"
 
 
 def show(table: pd.DataFrame, *, missing: str = "–") -> Any:

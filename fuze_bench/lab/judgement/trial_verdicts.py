@@ -29,6 +29,7 @@ CEILING_SHARE = 0.6
 TREND_SHARE = 0.1
 #: With one of these a trial does not count: what was offered, or recorded, is not what the figures would say.
 INVALIDATING = frozenset({"impossible samples", "load generator late", "load generator saturated"})
+GROWING_BACKLOG = "growing backlog"
 #: Stamps in the order in which a job passes them; it is acknowledged at any time after it was sent.
 _ORDER = (("intended_ns", "sent_ns"), ("sent_ns", "acknowledged_ns"), ("sent_ns", "queued_ns"))
 _ORDER_OF_WORK = (("queued_ns", "started_ns"), ("started_ns", "done_ns"))
@@ -84,6 +85,15 @@ def invalid_trials(verdicts: Iterable[Verdict]) -> set[int]:
     """Numbers of the trials that do not count, because a verdict in INVALIDATING holds."""
     return {
         v.trial for v in verdicts if v.trial is not None and v.answer is Answer.YES and v.name in INVALIDATING
+    }
+
+
+def growing_trials(verdicts: Iterable[Verdict]) -> set[int]:
+    """Numbers of the trials in which a queue grew."""
+    return {
+        v.trial
+        for v in verdicts
+        if v.trial is not None and v.answer is Answer.YES and v.name == GROWING_BACKLOG
     }
 
 
@@ -221,7 +231,7 @@ def growing_backlog(
     trial: Row, events: pd.DataFrame, series: pd.DataFrame, *, target_wait_s: float | None = None
 ) -> Verdict:
     """Whether a queue grew while load was offered: then it has no typical wait, and no quantile says anything."""
-    name = "growing backlog"
+    name = GROWING_BACKLOG
     growths = queue_growth(trial, series)
     known = [growth for growth in growths.values() if growth is not None]
     growing = [growth for growth in known if growth.grows]

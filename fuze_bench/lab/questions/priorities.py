@@ -20,15 +20,13 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement.growth import growth_of
 from fuze_bench.lab.judgement.stats import LEVEL, quantile
-from fuze_bench.lab.judgement.tables import TOO_FEW, cell
+from fuze_bench.lab.judgement.tables import GROWS, TOO_FEW, cell
 from fuze_bench.lab.queueing import formulas as queueing_formulas
 from fuze_bench.lab.queueing import queue_growth
 from fuze_bench.lab.queueing.replay import replay
 from fuze_bench.lab.queueing.worker_overhead import worker_overhead
 from fuze_bench.lab.runs.results import Run
 
-#: What stands where a queue grows: its waits grow with it, and say nothing but how long the trial was.
-GROWS = "grows"
 _DEPTHS = 121
 #: Replays of a strategy that draws, of which the mean is taken: one alone is as much chance as the trial was.
 _DRAWS = 20
@@ -152,7 +150,9 @@ def by_trial(run: Run, capacity: float) -> pd.DataFrame:
         events = run.events[run.events["trial"] == trial["trial"]]
         rows += _of_trial(trial, events, capacity)
     if not rows:
-        raise LabError(f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them")
+        raise LabError(
+            f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them"
+        )
     order = list(dict.fromkeys(configuration.strategy for configuration in run.experiment.configurations))
     rows.sort(key=lambda row: (row["utilisation"], order.index(str(row["strategy"])), row["trial"]))
     return pd.DataFrame(rows)

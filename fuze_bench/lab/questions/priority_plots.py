@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.tables import GROWS, cell
 from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below
-from fuze_bench.lab.questions.priorities import GROWS, by_trial, depths, has_no_wait, plain
+from fuze_bench.lab.questions.priorities import by_trial, depths, has_no_wait, plain
 from fuze_bench.lab.runs.results import Run
 
 _PANEL = (5.4, 4.4)

@@ -16,7 +16,7 @@ from fuze_bench.lab.judgement.checks import Conclusion, doubts
 from fuze_bench.lab.judgement.growth import line_through_stretches
 from fuze_bench.lab.judgement.knee import Attempt, Knee, find_knee
 from fuze_bench.lab.judgement.stats import quantile
-from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.tables import GROWS, cell
 from fuze_bench.lab.judgement.trial_verdicts import Row, generator_late, generator_saturated
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.runs.records import OK, REFUSED
@@ -28,7 +28,7 @@ LEAST_ACKNOWLEDGED, LEAST_IN_TIME = 0.99, 0.95
 _GROWTH_SHARE = 0.25
 #: Verdicts that say nothing here: nobody waits until all that was saved is processed.
 _EXPECTED = frozenset(
-    {"growing backlog", "not drained", "lost", "trend inside the window", "load generator saturated"}
+    {"growing backlog", "not drained", "trend inside the window", "load generator saturated"}
 )
 #: The ways to process what is saved, in words.
 WAYS = {"inline": "within the request", "thread": "by threads of the API", "rq": "by RQ"}
@@ -100,32 +100,43 @@ def judge(trial: Row, events: pd.DataFrame, target_ms: float) -> Held:
         if late.answer is Answer.YES and quick >= LEAST_IN_TIME * len(events):
             return Held(None, f"{late.name}: {late.reason}", goodput)
         return Held(False, f"{cell(100 * in_time / len(events))} % of the answers came in time", goodput)
-    start_ns = int(events["intended_ns"].min())
-    times_s = ((acknowledged["intended_ns"] - start_ns) / 1e9).to_numpy(np.float64)
-    line = line_through_stretches(times_s.tolist(), ack_ms.tolist())
-    if line is not None and line.low > 0 and line.slope * line.window_s > _GROWTH_SHARE * target_ms:
-        return Held(False, f"answers took longer by {cell(line.slope)} ms each second", goodput)
+    if (slope := _ms_longer_each_s(acknowledged, target_ms)) is not None:
+        return Held(False, f"answers took longer by {cell(slope)} ms each second", goodput)
     return Held(True, "", goodput)
+
+
+def _ms_longer_each_s(acknowledged: pd.DataFrame, target_ms: float) -> float | None:
+    """By how much answers took longer each second, where that is clear and matters; else None."""
+    if acknowledged.empty:
+        return None
+    times_s = ((acknowledged["intended_ns"] - acknowledged["intended_ns"].min()) / 1e9).to_numpy(np.float64)
+    line = line_through_stretches(times_s.tolist(), acknowledged["ack_ms"].to_numpy(np.float64).tolist())
+    if line is None or line.low <= 0 or line.slope * line.window_s <= _GROWTH_SHARE * target_ms:
+        return None
+    return line.slope
 
 
 def attempts_table(run: Run) -> pd.DataFrame:
     """A row a trial, by mode and rate: what was offered, whether it held, latencies and rates.
 
-    Latency is from the intended send time to the answer. `p95` is missing where there are too few answers to state it.
+    Latency is from the intended send time to the answer. Where answers took longer and longer, it has no median and no
+    p95 (GROWS): the longer the trial, the higher they would be. `p95` is missing where there are too few answers.
     """
     target_ms, rows = Search.of(run).target_ms, []
     for _, trial in run.trials.sort_values(["mode", "rate_per_s", "trial"]).iterrows():
         events = run.events[run.events["trial"] == trial["trial"]]
         found = judge(trial, events, target_ms)
-        ack_ms = events["ack_ms"].dropna().tolist()
+        answered = events.dropna(subset=["ack_ms"])
+        ack_ms = answered["ack_ms"].tolist()
+        grows = _ms_longer_each_s(answered, target_ms) is not None
         rows.append(
             {
                 "processed": WAYS[trial["mode"]],
                 "offered /s": float(trial["rate_per_s"]),
                 "held": "unknown" if found.held is None else "yes" if found.held else "no",
                 "saves": len(events),
-                "median, ms": statistics.median(ack_ms) if ack_ms else None,
-                "p95, ms": quantile(ack_ms, 0.95),
+                "median, ms": GROWS if grows else statistics.median(ack_ms) if ack_ms else None,
+                "p95, ms": GROWS if grows else quantile(ack_ms, 0.95),
                 "answered /s": _answered_per_s(events),
                 "answered in time /s": found.goodput_per_s,
                 "stored meanwhile /s": _stored_per_s(trial, events),

@@ -8,7 +8,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.tables import GROWS, cell
 from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below
 from fuze_bench.lab.questions.quick_save import WAYS, Search, attempts_table, knees
 from fuze_bench.lab.runs.results import Run
@@ -24,7 +24,9 @@ def latency(run: Run) -> Plot:
     axes = figure.add_subplot()
     for number, way in enumerate(_ways(table)):
         colour, marker, _ = LOOKS[number]
-        own = table.loc[[way]].astype({"median, ms": float, "p95, ms": float})
+        own = table.loc[[way]].copy()
+        for name in ("median, ms", "p95, ms"):  # what grows is no place on an axis
+            own[name] = pd.to_numeric(own[name].replace(GROWS, None)).astype(float)
         of_rate = own.groupby("offered /s")
         axes.plot(
             own["offered /s"], own["median, ms"], color=colour, marker=marker, linestyle="", alpha=0.5, markersize=7

@@ -49,6 +49,10 @@ def search_knees(
     for mode in modes:
         if mode not in WAYS:
             raise LabError(f"there is no mode {mode!r}: {nearest(mode, WAYS)}")
+        if mode not in search.start_per_s:
+            raise LabError(
+                f"start_per_s={dict(search.start_per_s)} has no rate for {mode}: say where to begin"
+            )
     settings = Settings.from_mapping(os.environ) if settings is None else settings
     if embedding_model is not None:
         settings = replace(settings, embedding_model=embedding_model)
@@ -56,7 +60,10 @@ def search_knees(
     folder.mkdir(parents=True, exist_ok=True)
     with reporter(len(modes) * search.most_trials, budget_s=budget_s) as shown, ExitStack() as kept:
         measured = _Trials(search, settings, folder, shown, workers, window_s, kept)
-        search = replace(search, cap_per_s=min(search.cap_per_s, CEILING_SHARE * measured.ceiling_per_s))
+        cap_per_s = min(search.cap_per_s, CEILING_SHARE * measured.ceiling_per_s)
+        # A slow machine may not be able to offer where the search is to begin.
+        starts = {mode: min(start, cap_per_s) for mode, start in search.start_per_s.items()}
+        search = replace(search, cap_per_s=cap_per_s, start_per_s=starts)
         for mode in modes:
             measured.find(mode, search, None if budget_s is None else budget_s / len(modes))
     measured.label_all()

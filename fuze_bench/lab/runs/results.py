@@ -16,7 +16,8 @@ import pandas as pd
 
 from fuze_bench.errors import LabError, one_line
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
-from fuze_bench.lab.judgement.trial_verdicts import invalid_trials, judge
+from fuze_bench.lab.judgement.trial_verdicts import growing_trials, invalid_trials, judge
+from fuze_bench.lab.judgement.verdicts import Verdicts
 from fuze_bench.lab.runs.records import OK, EventRow, SeriesRow, TrialRow, read_table, write_table
 
 #: Changes whenever a file or column changes its name or meaning.
@@ -67,9 +68,19 @@ class Run:
         return self.experiment.trials_per_block * self.experiment.blocks
 
     @cached_property
+    def verdicts(self) -> Verdicts:
+        """Every verdict on every trial, and on the run."""
+        return judge(self.trials, self.events, self.series)
+
+    @property
     def invalid(self) -> frozenset[int]:
         """Numbers of the trials that ended well and do not count all the same: see `trial_verdicts.INVALIDATING`."""
-        return frozenset(invalid_trials(judge(self.trials, self.events, self.series)))
+        return frozenset(invalid_trials(self.verdicts))
+
+    @property
+    def growing(self) -> frozenset[int]:
+        """Numbers of the trials in which a queue grew: how long their jobs waited says how long the trial was."""
+        return frozenset(growing_trials(self.verdicts))
 
     def good_trials(self) -> pd.DataFrame:
         """The trials that count: those that ended well, and that no verdict makes invalid."""
