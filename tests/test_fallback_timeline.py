@@ -182,6 +182,16 @@ def test_the_answer_says_what_was_lost_and_claims_more_with_six_blocks():
     assert "(the longest of 6 trials)" in answer.sentence
 
 
+def test_what_never_happened_in_one_of_the_trials_is_not_left_out():
+    run = by_hand(blocks=2)
+    first = run.trials[run.trials["faults"].notna()]["trial"].iloc[0]
+    events = run.events.copy()
+    events.loc[(events["trial"] == first) & (events["mode"] == "rq"), "mode"] = "deferred"
+    sentence = fallback_timeline.what_the_fallback_costs(replace(run, events=events)).sentence
+    assert "after Redis was back (but never in 1 of 2 trials)" in sentence
+    assert "never" not in fallback_timeline.what_the_fallback_costs(run).sentence
+
+
 def test_where_trials_were_cut_off_it_is_not_said_that_nothing_was_lost():
     run = by_hand(SAVES)
     cut_off = run.trials["mode"] == "thread"

@@ -153,6 +153,34 @@ def test_with_enough_blocks_it_claims_and_says_where_more_workers_stop_paying(tm
     assert [c.name for c in summaries.comparisons(run)][-1] == "1 fork worker again"
 
 
+def test_what_may_have_paid_is_not_said_not_to_have_paid(tmp_path: Path) -> None:
+    """The ratio's mean is below what pays, and its interval reaches far above."""
+    writer, experiment = new_run(tmp_path, blocks=6)
+    fill(writer, experiment, {1: [1.0] * 6, 2: [0.7, 1.6, 0.7, 1.6, 0.9, 1.2]})
+    found = answers.how_many_workers(load_run(tmp_path))
+    assert "beyond 1 more workers were not shown to pay, 2 fork workers did" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (range(1, 7), "by the scalability law: contention 0.05, coherency 0.01; no peak up to 1.5 times 6"),
+        (
+            range(1, 12),
+            "by the scalability law: contention 0.05, coherency 0.01; throughput peaks at 9.75 workers.",
+        ),
+        (range(1, 8), "throughput peaks at 9.75 workers (extrapolated)."),
+        (range(1, 4), "the scalability law is not identifiable: 3 worker counts measured, 6 are needed."),
+    ],
+)
+def test_the_scalability_law_is_said_where_it_can_be_fitted(
+    tmp_path: Path, counts: range, words: str
+) -> None:
+    writer, experiment = new_run(tmp_path, factors={"workers": list(counts)}, blocks=2)
+    fill(writer, experiment, {n: [10 * n / (1 + 0.05 * (n - 1) + 0.01 * n * (n - 1))] * 2 for n in counts})
+    assert words in answers.how_many_workers(load_run(tmp_path)).sentence
+
+
 def _short(folder: Path) -> Path:
     writer, experiment = new_run(folder, blocks=5)
     fill(writer, experiment, {1: [1.0] * 5, 2: [2.0] * 5})

@@ -11,10 +11,13 @@ from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.questions.plots import series_of
+from fuze_bench.lab.queueing.scalability import NotIdentifiable, fit_scalability
 from fuze_bench.lab.runs.results import Run
 
 #: One more step of workers pays while it brings at least this many times the throughput.
 PAYS_FROM = 1.1
+#: With fewer worker counts nobody expects a law.
+_FEW_COUNTS = 3
 #: A backlog of fewer jobs for each worker is called short.
 _LEAST_PER_WORKER = 5
 
@@ -41,7 +44,7 @@ def how_many_workers(run: Run) -> Conclusion:
         for comparison in summaries.comparisons(run, "throughput_per_s")
         if comparison.name == best
     ]
-    sentences += _where_it_stops_paying(run)
+    sentences += _where_it_stops_paying(run) + _by_the_scalability_law(run)
     exploratory = "" if _blocks(run) >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "
     return Conclusion(exploratory + " ".join(sentences), (*doubts(run), *_short_backlog(run)))
 
@@ -52,16 +55,46 @@ def _where_it_stops_paying(run: Run) -> list[str]:
     for name, labels in series_of(run, "workers").items():
         steps = sorted(labels, key=lambda label: counts[label])
         for fewer, more in itertools.pairwise(steps):
-            step = compare(more, summaries.by_block(table, more), fewer, summaries.by_block(table, fewer))
+            step = compare(
+                more,
+                summaries.by_block(table, more),
+                fewer,
+                summaries.by_block(table, fewer),
+                stopped_early=run.ended_early,
+            )
             if step.ratio is None or (step.ratio.mean >= PAYS_FROM and step.differs is not Answer.NO):
                 continue
-            found.append(
-                f"{name.capitalize()}: beyond {counts[fewer]} more workers did not pay, {_step(step)}."
-            )
+            # What may have paid as well as not has not been shown either way.
+            high = step.ratio.high
+            did = "did not pay" if high is None or high < PAYS_FROM else "were not shown to pay"
+            found.append(f"{name.capitalize()}: beyond {counts[fewer]} more workers {did}, {_step(step)}.")
             break
         else:
             if len(steps) > 1:
                 found.append(f"{name.capitalize()}: each step up to {counts[steps[-1]]} workers paid.")
+    return found
+
+
+def _by_the_scalability_law(run: Run) -> list[str]:
+    """What the universal scalability law says of each series, where enough worker counts were measured to fit it."""
+    table, found = summaries.figures(run), []
+    counts = {label: c.workers for c, label in run.experiment.labels.items()}
+    for name, labels in series_of(run, "workers").items():
+        known = table[table["label"].isin(labels) & ~table["copy"]].dropna(subset=["throughput_per_s"])
+        if len({counts[label] for label in labels}) < _FEW_COUNTS or known.empty:
+            continue
+        law = fit_scalability(
+            [float(counts[label]) for label in known["label"]],
+            known["throughput_per_s"].astype(float).tolist(),
+        )
+        if isinstance(law, NotIdentifiable):
+            found.append(f"{name.capitalize()}, the scalability law is {law}.")
+            continue
+        peak = law.why_no_peak or f"throughput peaks at {cell(law.peak)} workers"
+        found.append(
+            f"{name.capitalize()}, by the scalability law: contention {cell(law.alpha)}, coherency {cell(law.beta)};"
+            f" {peak}{' (extrapolated)' if law.peak and law.peak > law.largest_count else ''}."
+        )
     return found
 
 

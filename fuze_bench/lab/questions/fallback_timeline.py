@@ -211,7 +211,9 @@ def timeline(run: Run) -> Plot:
     firsts = good[~good["copy"]].sort_values("block").drop_duplicates("label")
     order = {label: name for label, name in names(run.experiment).items() if label in set(firsts["label"])}
     if not order:
-        raise LabError(f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them")
+        raise LabError(
+            f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them"
+        )
     figure = Figure(figsize=(5.8, 5.2 * len(order)), layout="constrained")
     panels = figure.subplots(2 * len(order), 1, squeeze=False)[:, 0]
     words, last_s, slowest_ms, most = [], 1.0, 1.0, 1
@@ -278,7 +280,9 @@ def _dress(axes: Axes, x_label: str, y_label: str, title: str) -> None:
 def what_the_fallback_costs(run: Run) -> Conclusion:
     """Whether anything was lost or done twice, how long the change took, and threads against workers."""
     if run.good_trials().empty:
-        raise LabError(f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them")
+        raise LabError(
+            f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them"
+        )
     sentences = [*_kept(run), *_changes(outages_table(run)), *_threads_against_workers(run)]
     blocks = int(run.good_trials()["block"].nunique())
     exploratory = "" if blocks >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "
@@ -312,8 +316,12 @@ def _changes(outages: pd.DataFrame) -> list[str]:
     }
     said = []
     for column, words in spans.items():
-        known = outages[column].dropna()
-        said.append(words.format("never" if known.empty else f"{cell(float(known.max()))} s"))
+        known, trials = outages[column].dropna(), len(outages)
+        never = f" (but never in {trials - len(known)} of {trials} trials)" if len(known) < trials else ""
+        said.append(
+            words.format("never" if known.empty else f"{cell(float(known.max()))} s")
+            + ("" if known.empty else never)
+        )
     several = f" (the longest of {len(outages)} trials)" if len(outages) > 1 else ""
     return [f"{'; '.join(said)}{several}."[0].upper() + f"{'; '.join(said)}{several}."[1:]]
 
@@ -330,7 +338,7 @@ def _threads_against_workers(run: Run) -> list[str]:
         ("ack_p50_ms", "the median answer"),
     ):
         mine, theirs = (summaries.by_block(table, label, figure) for label in (threads, workers))
-        ratio = stats.ratio_within_blocks(mine, theirs)
+        ratio = stats.ratio_within_blocks(mine, theirs, stopped_early=run.ended_early)
         if ratio is not None:
             interval = "" if ratio.low is None else f" ({cell(ratio.low)} to {cell(ratio.high)})"
             sentences.append(f"{words} {cell(ratio.mean)} times{interval} that of RQ's workers")
