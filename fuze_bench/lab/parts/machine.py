@@ -12,6 +12,7 @@ from typing import Any
 
 from fuze_bench.pipeline.redis_server import find_binary
 
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _PACKAGES = (
     "fuze-bench",
     "rq",
@@ -34,6 +35,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu_model": _cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "governor": _governor(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "python": platform.python_version(),
@@ -52,6 +54,14 @@ def _cpu_model() -> str | None:
         return platform.processor() or None
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.machine()
+
+
+def _governor() -> str | None:
+    """How the kernel chooses the processor's speed; None where it says nothing, as in most virtual machines."""
+    try:
+        return _GOVERNOR.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def _version(package: str) -> str | None:

@@ -67,6 +67,7 @@ def _machine(run: Run) -> dict[str, object]:
     facts = {
         "Processor": machine.get("cpu_model"),
         "Usable cores": machine.get("usable_cores"),
+        "CPU governor": machine.get("governor"),
         "Memory": None if memory is None else f"{memory / 2**30:.1f} GiB",
         "Linux": machine.get("kernel"),
         "Load before": cell(machine.get("load_1min_before")),
