@@ -183,6 +183,15 @@ def test_more_than_one_send_in_a_hundred_late_is_late():
     assert generator_late(trial_row(rate_per_s=3000.0), event_rows()).answer is NO  # 0.5 ms
 
 
+def test_two_late_sends_make_no_trial_late_however_small_it_is():
+    def late(jobs):
+        few = event_rows().iloc[:20].copy()
+        few.loc[few.index[:jobs], "sent_ns"] += 60_000 * MS
+        return generator_late(trial_row(), few)
+
+    assert (late(2).answer, late(3).answer) == (NO, YES)
+
+
 def test_above_sixty_percent_of_its_ceiling_the_generator_measures_itself():
     assert generator_saturated(trial_row(sender_ceiling_per_s=6.6)).answer is YES  # 4 of 6.6: 60.6 %
     found = generator_saturated(trial_row(sender_ceiling_per_s=6.7))

@@ -23,6 +23,8 @@ LATE_MS = 10.0
 PUNCTUAL_MS = 1.0
 #: The share of sends that may be late: none of them moves a p99.
 LATE_SHARE = 0.01
+#: So many may be late in a trial of any size: no quantile is stated that so few could move (see `stats.SAMPLES_BEYOND`).
+LATE_SENDS = 2
 #: A load generator above this share of its own ceiling measures itself.
 CEILING_SHARE = 0.6
 #: Service times that changed by more than this share over the window have a trend.
@@ -175,8 +177,8 @@ def late_limit_ms(rate_per_s: float | None) -> float:
 
 
 def generator_late(trial: Row, events: pd.DataFrame) -> Verdict:
-    """Whether more than LATE_SHARE of the sends, so their p99, came later than `late_limit_ms` after the intended
-    time. Counted, so that it holds for any number of sends."""
+    """Whether more than LATE_SHARE of the sends, so their p99, and more than LATE_SENDS came later than `late_limit_ms`
+    after the intended time. Counted, so that it holds for any number of sends."""
     name = "load generator late"
     if not _has(events, "intended_ns", "sent_ns"):
         return _verdict(trial, name, Answer.UNKNOWN, "when jobs were sent was not recorded")
@@ -185,9 +187,12 @@ def generator_late(trial: Row, events: pd.DataFrame) -> Verdict:
     if not len(late_ms):
         return _verdict(trial, name, Answer.UNKNOWN, "when jobs were sent was not recorded")
     limit_ms = late_limit_ms(_number(trial, "rate_per_s"))
-    share = float((late_ms > limit_ms).mean())
+    late = int((late_ms > limit_ms).sum())
+    share = late / len(late_ms)
     reason = f"{cell(100 * share)} % of {len(late_ms)} sends came more than {cell(limit_ms)} ms late"
-    return _verdict(trial, name, Answer.YES if share > LATE_SHARE else Answer.NO, reason)
+    return _verdict(
+        trial, name, Answer.YES if late > max(LATE_SENDS, LATE_SHARE * len(late_ms)) else Answer.NO, reason
+    )
 
 
 def generator_saturated(trial: Row) -> Verdict:

@@ -282,8 +282,13 @@ def _bounds(figure: Range) -> tuple[float, float | None, float | None]:
 def whether_it_held(
     plan: Plan, forecast: Sequence[Forecast], run: Run, calibration: Calibration | None = None
 ) -> Conclusion:
-    """Whether the plan's prediction held, figure by figure. Raises LabError if nothing was measured."""
+    """Whether the plan's prediction held, figure by figure; unknown, if a verdict makes every trial invalid, as on a
+    machine that is too busy. Raises LabError if nothing was measured.
+    """
     found = checked(forecast, run)
+    if not found and run.invalid:
+        text = f"Unknown: no trial counts of those that were to show whether {_planned(plan)} is true."
+        return Conclusion(text, (*doubts(run), *_of_the_plan(plan, calibration)))
     if not found:
         raise LabError(
             f"{run.folder} holds no trial that counts: see `problem` and `log_end` in its trials, and their verdicts"
