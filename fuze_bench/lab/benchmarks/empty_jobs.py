@@ -12,6 +12,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import LabError
+from fuze_bench.lab.benchmarks.empty_job import nothing
 from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
 from fuze_bench.lab.parts.stock_workers import StockWorkers
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
@@ -37,10 +38,6 @@ def contenders(scale: float = 1.0) -> dict[str, Measure]:
         name: partial(_rate, kind, max(_WARM_UP, int(jobs * scale)))
         for name, (kind, jobs) in _CONTENDERS.items()
     }
-
-
-def nothing() -> None:
-    """The job."""
 
 
 def _rate(kind: str, jobs: int) -> float:
