@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -359,6 +360,20 @@ def test_opening_at_the_same_time_makes_one_schema(any_database: Settings) -> No
 def test_a_database_that_is_not_there_is_a_store_error() -> None:
     with pytest.raises(StoreError, match="the database refused"):
         Store(Settings(database_url="postgresql://127.0.0.1:1/none?connect_timeout=1"))
+
+
+def test_a_connection_that_is_in_use_at_the_close_is_closed_after_it(any_database: Settings) -> None:
+    """A thread that renews a lease must not leave one behind."""
+    store = Store(any_database)
+    with store._db.write() as connection:
+        in_use = connection.connection.dbapi_connection
+        store.close()
+    assert in_use is not None
+    if store._db.is_postgresql:
+        assert in_use.closed  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+            in_use.cursor()
 
 
 def test_sqlite_commits_reach_the_disk(data_dir: object, tmp_path: object) -> None:

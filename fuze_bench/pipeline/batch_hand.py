@@ -124,8 +124,8 @@ class Hand:
         with self._worker.connection.pipeline() as pipeline:
             self._worker.heartbeat(pipeline=pipeline)
             for claim in self:
-                registry = self.queue(claim.queue).started_job_registry
-                self.execution(claim).heartbeat(registry, ttl_s, pipeline=pipeline)
+                started = self.queue(claim.queue).started_job_registry
+                self.execution(claim).heartbeat(started, ttl_s, pipeline=pipeline)
             pipeline.execute()
 
     def execution(self, claim: Claim) -> Execution:

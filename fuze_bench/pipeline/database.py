@@ -33,6 +33,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine, self._pid = _make_engine(url), os.getpid()
+        self._is_closed = False
         with self.write() as connection:
             _create_schema(connection)
 
@@ -43,19 +44,29 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction: committed at the end, rolled back after an exception."""
-        with _translated(), self._here().begin() as connection:
+        with _translated(), self._connection() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection whose statements see what is committed, each by itself."""
-        with _translated(), self._here().connect() as connection:
+        with _translated(), self._connection() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def close(self) -> None:
-        """Close every connection of this process."""
+        """Close every connection of this process; one that another thread still uses is closed when it is done."""
+        self._is_closed = True
         if self._pid == os.getpid():
             self._engine.dispose()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        with self._here().connect() as connection:
+            try:
+                yield connection
+            finally:
+                if self._is_closed and not connection.invalidated:
+                    connection.detach()  # the pool that it would go back to is closed already
 
     def _here(self) -> sa.Engine:
         if self._pid != os.getpid():
