@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +17,37 @@ from test_prediction import experiment_of
 from test_priorities import CAPACITY_PER_S, simulated
 
 from fuze_bench.cli import main
-from fuze_bench.lab.judgement import checks, stats, summaries, trial_verdicts
+from fuze_bench.errors import LabError
+from fuze_bench.lab.experiments import run as run_module
+from fuze_bench.lab.experiments.spec import Experiment
+from fuze_bench.lab.experiments.trial import Trial
+from fuze_bench.lab.judgement import checks, stats, summaries, tables, trial_verdicts
 from fuze_bench.lab.judgement.verdicts import Answer, Verdict
-from fuze_bench.lab.questions import fallback_timeline, prediction, priorities
+from fuze_bench.lab.planning.plan import plan
+from fuze_bench.lab.planning.plan_wanted import Wanted
+from fuze_bench.lab.questions import (
+    answers,
+    fallback_timeline,
+    plots,
+    prediction,
+    prediction_plots,
+    priorities,
+    priority_answer,
+    priority_plots,
+)
+from fuze_bench.lab.questions.plots import Plot
 from fuze_bench.lab.report.findings import Finding, Findings, trials_table
 from fuze_bench.lab.runs.records import EventRow
 from fuze_bench.lab.runs.results import Run, RunWriter, load_run
+from fuze_bench.pipeline.settings import Settings
 
 _LATE_NS = 50_000_000
 
 
-def late(run: Run, trial: int) -> Run:
-    """The run with every send of one trial 50 ms late."""
+def late(run: Run, *trials: int) -> Run:
+    """The run with every send of these trials 50 ms late; of none: of all trials."""
     events = run.events.copy()
-    mine = events["trial"] == trial
+    mine = events["trial"].isin(trials or run.trials["trial"])
     events.loc[mine, "sent_ns"] = events.loc[mine, "intended_ns"] + _LATE_NS
     for name in ("acknowledged_ns", "queued_ns", "started_ns", "done_ns"):
         if name in events:
@@ -119,6 +137,114 @@ def test_the_fallback_is_told_without_it() -> None:
     assert list(fallback_timeline.outages_table(found).index) == list(away)[1:]
     before, after = (fallback_timeline.saves_table(each)["saves"].sum() for each in (run, found))
     assert after == before - 10
+
+
+def shown(*cells: object) -> list[str]:
+    """What cells of a notebook show: of a plot its description, of a table how many rows it has."""
+    words = [f"{len(cell)} rows" if isinstance(cell, pd.DataFrame) else str(cell) for cell in cells]
+    for cell in cells:
+        if isinstance(cell, Plot):
+            assert cell.png().startswith(b"\x89PNG")
+        elif isinstance(cell, pd.DataFrame):
+            tables.show(cell)
+    return words
+
+
+def test_where_none_counts_priorities_are_unknown() -> None:
+    run = late(simulated({"strict": [0.5, 1.1], "random": [1.1]}, blocks=2, duration_s=10.0))
+    table, *plots, answer = shown(
+        priorities.waits_table(run, CAPACITY_PER_S),
+        priority_plots.waits(run, CAPACITY_PER_S),
+        priority_plots.depth_over_time(run, CAPACITY_PER_S),
+        priority_answer.do_priorities_work(run, CAPACITY_PER_S),
+    )
+    assert table == "0 rows"
+    assert plots == ["Nothing to draw: no trial counts."] * 2
+    assert answer.startswith(
+        "Unknown, as no trial counts: whether priorities work.\n- Load generator late (trials 1"
+    )
+
+
+def test_where_none_counts_the_fallback_is_unknown() -> None:
+    run = late(by_hand(blocks=2))
+    plot, saves, outages, answer = shown(
+        fallback_timeline.timeline(run),
+        fallback_timeline.saves_table(run),
+        fallback_timeline.outages_table(run),
+        fallback_timeline.what_the_fallback_costs(run),
+    )
+    assert (plot, saves, outages) == ("Nothing to draw: no trial counts.", "3 rows", "0 rows")
+    assert answer.startswith("Unknown, as no trial counts: what the fallback costs.\n- Load generator late")
+
+
+def test_where_none_counts_worker_counts_are_unknown(built: Run) -> None:
+    run = late(built)
+    plot, *found, answer = shown(
+        plots.against(run, "workers", plots.OF_WORKERS),
+        summaries.comparison_table(run, "throughput_per_s"),
+        summaries.times_table(run),
+        summaries.stages_table(run),
+        summaries.resources_table(run),
+        answers.how_many_workers(run),
+    )
+    assert plot == "Nothing to draw: no trial counts."
+    assert found == ["1 rows"] * 4
+    first, *doubts = answer.splitlines()
+    assert first == "Unknown, as no trial counts: which configuration is fastest."
+    assert any(doubt.startswith("- Load generator late (trials 1, 2, 3") for doubt in doubts)
+
+
+def test_where_none_counts_a_prediction_is_unknown(built: Run, tmp_path: Path) -> None:
+    made = plan(
+        built.events, built.trials, Wanted(rate_per_s=20, wait_p95_s={"default": 1.0}), cores=2, seed=1
+    )
+    forecast = prediction.forecasts(built, experiment_of(20, workers=[2, 3], duration_s=5), target_s=1.0)
+    run = late(built_run(tmp_path / "run", experiment_of(20, workers=[2, 3], duration_s=5)))
+    table, plot, answer = shown(
+        prediction.checks_table(prediction.checked(forecast, run)),
+        prediction_plots.waits(forecast, run),
+        prediction.whether_it_held(made, forecast, run),
+    )
+    assert (table, plot) == ("0 rows", "Nothing to draw: no trial counts.")
+    assert answer.startswith("Unknown, as no trial counts: whether it is true that the plan says")
+
+
+def test_where_all_failed_there_is_an_error(tmp_path: Path) -> None:
+    """Nothing was busy then: something is broken."""
+    writer, experiment = new_run(tmp_path, blocks=1)
+    for planned in experiment.plan():
+        writer.add(planned, trial_row(planned, status="failed", problem="no space left"), [])
+    with pytest.raises(LabError, match="holds no trial that counts: see `problem`"):
+        answers.how_many_workers(load_run(tmp_path))
+
+
+def test_a_trial_that_was_late_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that oversleeps in the first attempt at the first trial, and in every one at the third."""
+    seen: list[int] = []
+
+    class Sleepy(Trial):
+        def measure(self, on_progress: Callable[[int, int], None]) -> None:
+            super().measure(on_progress)
+            number = self.row().trial
+            seen.append(number)
+            if number == 3 or seen == [1]:
+                self.events[:] = [replace(e, sent_ns=e.intended_ns + _LATE_NS) for e in self.events]
+
+    monkeypatch.setattr(run_module, "Trial", Sleepy)
+    experiment = Experiment.from_mapping(
+        {
+            "workload": {"kind": "synthetic", "mean_ms": 1},
+            "fixed": {"workers": 1, "arrivals": "constant", "rate_per_s": 10},
+            "duration_s": 0.5,
+            "blocks": 3,
+            "baseline_copy": False,
+        }
+    )
+    run = run_module.run_experiment(experiment, Settings(data_dir=tmp_path))
+    assert seen == [1, 1, 2, 3, 3, 3]
+    assert list(run.trials["late_before"]) == [1, 0, 2]
+    assert list(run.good_trials()["trial"]) == [1, 2]
+    assert list(run.events.groupby("trial")["job"].count()) == [5, 5, 5]
 
 
 def test_any_verdict_may_make_a_trial_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,4 +182,4 @@ def test_the_notebook_predicts_and_measures(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data" / "runs").iterdir())) == 2
     last = json.loads(executed.read_text())["cells"][-1]["outputs"][0]["data"]["text/html"]
     # Beside other tests it may be that every trial is late: then nothing is claimed.
-    assert re.search("Exploratory: the plan|Unknown: no trial counts", "".join(last))
+    assert re.search("Exploratory: the plan|Unknown, as no trial counts", "".join(last))

@@ -14,22 +14,28 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import pandas as pd
+
 from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.progress import Reporter, duration, reporter
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
 from fuze_bench.lab.experiments.trial import Trial, settings_of_trials
 from fuze_bench.lab.experiments.workloads import Bookmarks
 from fuze_bench.lab.judgement import checks
+from fuze_bench.lab.judgement.trial_verdicts import generator_late
+from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.load.bookmark_load import uses_the_api
 from fuze_bench.lab.load.sender_ceiling import measure_ceiling
 from fuze_bench.lab.parts.machine import describe_machine
 from fuze_bench.lab.parts.worker_host import WorkerHost
-from fuze_bench.lab.runs.records import OK
+from fuze_bench.lab.runs.records import OK, EventRow
 from fuze_bench.lab.runs.results import KNOWN, Run, RunWriter, is_run_folder, load_run, new_folder
 from fuze_bench.pipeline.settings import Settings
 
 #: Where a precision is asked for: the run ends after so many blocks, whatever it got to.
 _MOST_BLOCKS = 60
+#: So often at most a trial is measured again whose load generator was late, as on a machine that was busy for a moment.
+_AGAIN = 2
 #: What makes two machines different ones to a run that goes on.
 _MACHINE = ("cpu_model", "usable_cores")
 #: Settings that say nothing about the run, and much about whose machine it was.
@@ -54,7 +60,8 @@ def run_experiment(
     same settings. `budget_s`: begin no block that
     would end after so many seconds. `precision`: go on beyond the planned blocks until every ratio to the baseline is
     known that well (0.05: to 5 %), as `stats.enough` decides. A trial that fails is recorded as such and the rest goes
-    on. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
+    on. One whose load generator was late is measured again at once, twice at most, so that its block stays whole; what
+    is looked at is when jobs were sent, never how they fared. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
     """
     experiment.check_files()
     settings = Settings.from_mapping(os.environ) if settings is None else settings
@@ -188,21 +195,38 @@ def _one(
     ceiling_per_s: float | None,
 ) -> None:
     folder = writer.folder / "trials" / f"{planned.number:03}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in the middle of it
-    folder.mkdir(parents=True)
-    shown.begins(planned)
-    with ExitStack() as own:
-        if host is None:
-            host = _host(experiment, settings, folder, own)
-        with Trial(planned, experiment, settings, folder, host, sender_ceiling_per_s=ceiling_per_s) as trial:
-            trial.wait_ready()
-            trial.measure(shown.progressed)
-    row = trial.row()
-    writer.add(planned, row, trial.events, trial.series)
+    for late_before in range(1 + _AGAIN):
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in the middle of it
+        folder.mkdir(parents=True)
+        shown.begins(planned)
+        with ExitStack() as own:
+            one = host or _host(experiment, settings, folder, own)
+            with Trial(
+                planned, experiment, settings, folder, one, sender_ceiling_per_s=ceiling_per_s
+            ) as trial:
+                trial.wait_ready()
+                trial.measure(shown.progressed)
+        row = replace(trial.row(), late_before=late_before)
+        writer.add(planned, row, trial.events, trial.series)
+        if row.status != OK or late_before == _AGAIN or not _was_late(planned, trial.events):
+            break
+        shown.say(f"trial {planned.number} is measured again: the load generator was late")
     shown.ended(planned, row)
     if row.status == OK:
         # Redis and SQLite files; a failed trial keeps its own for whoever looks into it.
         shutil.rmtree(folder)
+
+
+def _was_late(planned: PlannedTrial, events: list[EventRow]) -> bool:
+    if planned.configuration.arrivals == "backlog":
+        return False
+    stamps = {
+        name: pd.array([getattr(event, name) for event in events], dtype="Int64")
+        for name in ("intended_ns", "sent_ns")
+    }
+    row = {"trial": planned.number, "rate_per_s": planned.configuration.rate_per_s}
+    found = generator_late(row, pd.DataFrame(stamps))
+    return found.answer is Answer.YES
 
 
 def recorded_settings(settings: Settings) -> dict[str, str]:

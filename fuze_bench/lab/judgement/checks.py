@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import stats, summaries
 from fuze_bench.lab.judgement.trial_verdicts import INVALIDATING, judge
 from fuze_bench.lab.judgement.verdicts import Answer, Verdicts
@@ -80,6 +81,20 @@ def doubts(run: Run, *, expected: frozenset[str] = frozenset()) -> tuple[str, ..
     `expected`: names of verdicts that are the run's subject, such as a growing backlog above capacity.
     """
     return (*_failures(run), *_of_trials(run, expected), *_of_the_run(run))
+
+
+def nothing_counts(run: Run, unknown: str, *, expected: frozenset[str] = frozenset()) -> Conclusion | None:
+    """If verdicts make every trial invalid, as on a machine that is too busy: that it is `unknown`, and why; else None.
+
+    Raises LabError if no trial ended well: then something is broken, or nothing was measured.
+    """
+    if not run.good_trials().empty:
+        return None
+    if not run.invalid:
+        raise LabError(
+            f"{run.folder} holds no trial that counts: see `problem` and `log_end` in its trials, and their verdicts"
+        )
+    return Conclusion(f"Unknown, as no trial counts: {unknown}.", doubts(run, expected=expected))
 
 
 def _failures(run: Run) -> list[str]:

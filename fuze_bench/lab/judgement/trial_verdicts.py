@@ -29,9 +29,10 @@ LATE_SENDS = 2
 CEILING_SHARE = 0.6
 #: Service times that changed by more than this share over the window have a trend.
 TREND_SHARE = 0.1
-#: With one of these a trial does not count: what was offered, or recorded, is not what the figures would say.
-INVALIDATING = frozenset({"impossible samples", "load generator late", "load generator saturated"})
+GENERATOR_LATE = "load generator late"
 GROWING_BACKLOG = "growing backlog"
+#: With one of these a trial does not count: what was offered, or recorded, is not what the figures would say.
+INVALIDATING = frozenset({"impossible samples", GENERATOR_LATE, "load generator saturated"})
 #: Stamps in the order in which a job passes them; it is acknowledged at any time after it was sent.
 _ORDER = (("intended_ns", "sent_ns"), ("sent_ns", "acknowledged_ns"), ("sent_ns", "queued_ns"))
 _ORDER_OF_WORK = (("queued_ns", "started_ns"), ("started_ns", "done_ns"))
@@ -179,7 +180,7 @@ def late_limit_ms(rate_per_s: float | None) -> float:
 def generator_late(trial: Row, events: pd.DataFrame) -> Verdict:
     """Whether more than LATE_SHARE of the sends, so their p99, and more than LATE_SENDS came later than `late_limit_ms`
     after the intended time. Counted, so that it holds for any number of sends."""
-    name = "load generator late"
+    name = GENERATOR_LATE
     if not _has(events, "intended_ns", "sent_ns"):
         return _verdict(trial, name, Answer.UNKNOWN, "when jobs were sent was not recorded")
     sent = events[["intended_ns", "sent_ns"]].dropna().astype("int64")

@@ -6,7 +6,7 @@ import itertools
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import stats, summaries
-from fuze_bench.lab.judgement.checks import Conclusion, doubts
+from fuze_bench.lab.judgement.checks import Conclusion, doubts, nothing_counts
 from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdicts import Answer
@@ -23,7 +23,9 @@ _LEAST_PER_WORKER = 5
 
 
 def how_many_workers(run: Run) -> Conclusion:
-    """Which configuration was fastest, and where adding workers stopped paying. Raises LabError if no trial counts."""
+    """Which configuration was fastest, and where adding workers stopped paying; `checks.nothing_counts` if none counts."""
+    if none := nothing_counts(run, "which configuration is fastest"):
+        return none
     table = summaries.figures(run)
     medians = {
         label: found.median
@@ -32,7 +34,7 @@ def how_many_workers(run: Run) -> Conclusion:
     }
     if not medians:
         raise LabError(
-            f"{run.folder} holds no trial that counts: see `problem` and `log_end` in its trials, and their verdicts"
+            f"{run.folder} holds no trial that did two jobs: see its trials, and offer more of them"
         )
     best = max(medians, key=lambda label: medians[label])
     sentences = [

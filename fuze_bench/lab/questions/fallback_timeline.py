@@ -11,12 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import checks, stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion
 from fuze_bench.lab.judgement.tables import TOO_FEW, cell
-from fuze_bench.lab.questions.plots import LOOKS, Plot, legend_below
+from fuze_bench.lab.questions.plots import LOOKS, Plot, legend_below, nothing_to_draw
 from fuze_bench.lab.runs.records import REFUSED
 from fuze_bench.lab.runs.results import Run
 
@@ -211,9 +210,7 @@ def timeline(run: Run) -> Plot:
     firsts = good[~good["copy"]].sort_values("block").drop_duplicates("label")
     order = {label: name for label, name in names(run.experiment).items() if label in set(firsts["label"])}
     if not order:
-        raise LabError(
-            f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them"
-        )
+        return nothing_to_draw()
     figure = Figure(figsize=(5.8, 5.2 * len(order)), layout="constrained")
     panels = figure.subplots(2 * len(order), 1, squeeze=False)[:, 0]
     words, last_s, slowest_ms, most = [], 1.0, 1.0, 1
@@ -278,11 +275,10 @@ def _dress(axes: Axes, x_label: str, y_label: str, title: str) -> None:
 
 
 def what_the_fallback_costs(run: Run) -> Conclusion:
-    """Whether anything was lost or done twice, how long the change took, and threads against workers."""
-    if run.good_trials().empty:
-        raise LabError(
-            f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them"
-        )
+    """Whether anything was lost or done twice, how long the change took, and threads against workers;
+    `checks.nothing_counts` if no trial counts."""
+    if none := checks.nothing_counts(run, "what the fallback costs"):
+        return none
     sentences = [*_kept(run), *_changes(outages_table(run)), *_threads_against_workers(run)]
     blocks = int(run.good_trials()["block"].nunique())
     exploratory = "" if blocks >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "

@@ -68,6 +68,14 @@ OF_WORKERS = (
 )
 
 
+def nothing_to_draw() -> Plot:
+    """In place of a plot of a run in which no trial counts."""
+    words = "Nothing to draw: no trial counts."
+    figure = Figure(figsize=(5.4, 1.2))
+    figure.text(0.5, 0.5, words, ha="center", va="center", fontsize=_FONT_SIZE)
+    return Plot(figure, words)
+
+
 def against(run: Run, x: str, panels: Sequence[Panel]) -> Plot:
     """A panel a figure against the factor `x`: a line a series through the medians, a marker a trial.
 
@@ -75,6 +83,8 @@ def against(run: Run, x: str, panels: Sequence[Panel]) -> Plot:
     """
     table = summaries.figures(run)
     table = table[~table["copy"]]
+    if table.empty:
+        return nothing_to_draw()
     series = series_of(run, x)
     figure = Figure(figsize=(5.4, 4.4 * len(panels)), layout="constrained")
     places = _places(table[x])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -19,9 +19,10 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.service_law import ServiceLaw
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement.block_resampling import LEVEL
-from fuze_bench.lab.judgement.checks import Conclusion, doubts
+from fuze_bench.lab.judgement.checks import Conclusion, doubts, nothing_counts
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, mean_interval, quantile
 from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.trial_verdicts import GROWING_BACKLOG
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.planning.plan import Plan
 from fuze_bench.lab.planning.plan_evidence import Evidence, gather
@@ -282,16 +283,14 @@ def _bounds(figure: Range) -> tuple[float, float | None, float | None]:
 def whether_it_held(
     plan: Plan, forecast: Sequence[Forecast], run: Run, calibration: Calibration | None = None
 ) -> Conclusion:
-    """Whether the plan's prediction held, figure by figure; unknown, if a verdict makes every trial invalid, as on a
-    machine that is too busy. Raises LabError if nothing was measured.
-    """
+    """Whether the plan's prediction held, figure by figure; `checks.nothing_counts` if no trial counts."""
+    expected = frozenset({GROWING_BACKLOG})
+    if none := nothing_counts(run, f"whether it is true that {_planned(plan)}", expected=expected):
+        return replace(none, doubts=(*none.doubts, *_of_the_plan(plan, calibration)))
     found = checked(forecast, run)
-    if not found and run.invalid:
-        text = f"Unknown: no trial counts of those that were to show whether {_planned(plan)} is true."
-        return Conclusion(text, (*doubts(run), *_of_the_plan(plan, calibration)))
     if not found:
         raise LabError(
-            f"{run.folder} holds no trial that counts: see `problem` and `log_end` in its trials, and their verdicts"
+            f"{run.folder} holds none of the numbers of workers that the plan speaks of: measure those"
         )
     blocks = int(run.good_trials()["block"].nunique())
     exploratory = "Exploratory: " if plan.is_exploratory or blocks < BLOCKS_TO_CONCLUDE else ""
@@ -304,7 +303,7 @@ def whether_it_held(
     ]
     return Conclusion(
         " ".join(sentences),
-        (*doubts(run, expected=frozenset({"growing backlog"})), *_of_the_plan(plan, calibration)),
+        (*doubts(run, expected=expected), *_of_the_plan(plan, calibration)),
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fuze_bench.lab.judgement.block_resampling import LEVEL
-from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below
+from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below, nothing_to_draw
 from fuze_bench.lab.questions.prediction import Forecast, checked, measured_waits
 from fuze_bench.lab.queueing.replay import Floats
 from fuze_bench.lab.runs.results import Run
@@ -21,6 +21,8 @@ _FAR = 4
 
 def waits(forecast: Sequence[Forecast], run: Run) -> Plot:
     """A panel a number of workers: the share of jobs that wait no longer than so many seconds, a line a block."""
+    if run.good_trials().empty:
+        return nothing_to_draw()
     figure = Figure(figsize=(5.4, 4.2 * len(forecast)), layout="constrained")
     for number, each in enumerate(forecast, start=1):
         axes = figure.add_subplot(len(forecast), 1, number)

@@ -28,6 +28,21 @@ from fuze_bench.lab.queueing.worker_overhead import worker_overhead
 from fuze_bench.lab.runs.results import Run
 
 _DEPTHS = 121
+#: Of `by_trial`.
+_COLUMNS = (
+    "trial block copy utilisation recorded strategy queue jobs mean_wait_s replay_s cobham_s slope grew must_grow"
+).split()
+#: Of `waits_table`.
+_WAITS = [
+    "queue",
+    "busy, recorded",
+    "jobs",
+    "mean wait, ms",
+    "p95 wait, ms",
+    "same jobs, ideal queue: mean, ms",
+    "Cobham: mean, ms",
+    "growth, jobs per second",
+]
 #: Replays of a strategy that draws, of which the mean is taken: one alone is as much chance as the trial was.
 _DRAWS = 20
 
@@ -149,13 +164,9 @@ def by_trial(run: Run, capacity: float) -> pd.DataFrame:
     for _, trial in run.good_trials().iterrows():
         events = run.events[run.events["trial"] == trial["trial"]]
         rows += _of_trial(trial, events, capacity)
-    if not rows:
-        raise LabError(
-            f"{run.folder} holds no trial that counts: see `problem` in its trials, and the verdicts on them"
-        )
     order = list(dict.fromkeys(configuration.strategy for configuration in run.experiment.configurations))
     rows.sort(key=lambda row: (row["utilisation"], order.index(str(row["strategy"])), row["trial"]))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_COLUMNS).astype({"copy": bool, "grew": bool, "must_grow": bool})
 
 
 def _of_trial(trial: pd.Series, events: pd.DataFrame, capacity: float) -> list[dict[str, Any]]:
@@ -295,7 +306,7 @@ def waits_table(run: Run, capacity: float) -> pd.DataFrame:
                 "growth, jobs per second": None if slope is None else slope.in_figures,
             }
         )
-    return pd.DataFrame(rows).set_index("queue")
+    return pd.DataFrame(rows, columns=_WAITS).set_index("queue")
 
 
 def mean_ms_of(values_s: pd.Series) -> float | None:

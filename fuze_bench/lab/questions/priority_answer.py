@@ -16,8 +16,11 @@ _DRIFT = 0.1
 
 
 def do_priorities_work(run: Run, capacity: float) -> Conclusion:
-    """Whether the first queue waits less than the last below capacity, how near theory is, and who starves above."""
+    """Whether the first queue waits less than the last below capacity, how near theory is, and who starves above;
+    `checks.nothing_counts` if no trial counts."""
     table = by_trial(run, capacity)
+    if none := checks.nothing_counts(run, "whether priorities work"):
+        return none
     table = table[~table["copy"]]
     below, above = table[table["utilisation"] < 1], table[table["utilisation"] >= 1]
     sentences = _first_against_last(below) + _against_theory(below) + _who_starves(above)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fuze_bench.lab.judgement.tables import GROWS, cell
-from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below
+from fuze_bench.lab.questions.plots import LOOKS, Plot, dress, legend_below, nothing_to_draw
 from fuze_bench.lab.questions.priorities import by_trial, depths, has_no_wait, plain
 from fuze_bench.lab.runs.results import Run
 
@@ -20,6 +20,8 @@ _CLOSE = 0.18
 def waits(run: Run, capacity: float) -> Plot:
     """A panel a utilisation below 1: each queue's mean wait by strategy, a marker a trial, and Cobham's for strict."""
     table = by_trial(run, capacity)
+    if table.empty:
+        return nothing_to_draw()
     table = table[~table["copy"] & (table["utilisation"] < 1)]
     wanted, strategies = sorted(table["utilisation"].unique()), list(dict.fromkeys(table["strategy"]))
     figure = Figure(figsize=(_PANEL[0], _PANEL[1] * max(1, len(wanted))), layout="constrained")
@@ -75,6 +77,8 @@ def _draw_cobham(axes: Axes, at: float, wait_ms: float, *, is_first: bool) -> No
 def depth_over_time(run: Run, capacity: float) -> Plot:
     """A panel a strategy, at the highest utilisation: the jobs that wait in each queue, in the first block."""
     table = by_trial(run, capacity)
+    if table.empty:
+        return nothing_to_draw()
     table = table[~table["copy"] & (table["utilisation"] == table["utilisation"].max())]
     firsts = table.sort_values("block", kind="stable").drop_duplicates(["strategy", "queue"]).sort_index()
     strategies = list(dict.fromkeys(firsts["strategy"]))

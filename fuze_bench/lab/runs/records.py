@@ -73,6 +73,9 @@ class TrialRow:
     sender_ceiling_per_s: float | None = _column(
         "most requests (of synthetic or your jobs: jobs) per second that the sender managed on its own", None
     )
+    late_before: int = _column(
+        "times it was measured before and the load generator was late: of those nothing is recorded", 0
+    )
     missed_samples: int = _column("samples of the series that could not be taken", 0)
     faults: str | None = _column("what was done to the parts, and when, as JSON", None)
     workers_exit_code: int | None = _column("exit code of the workers, negative for a signal", None)

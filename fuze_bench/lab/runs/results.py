@@ -21,7 +21,7 @@ from fuze_bench.lab.judgement.verdicts import Verdicts
 from fuze_bench.lab.runs.records import OK, EventRow, SeriesRow, TrialRow, read_table, write_table
 
 #: Changes whenever a file or column changes its name or meaning.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 #: How an executed notebook says which run folder it read.
 RUN_MIME_TYPE = "application/vnd.fuze-bench.run+json"
 
