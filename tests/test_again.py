@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -257,6 +262,33 @@ def test_retry_from_the_command_line(service: BookmarkService, settings: Setting
         client.delete("rq:job:bookmark-1-1")  # as Redis does a day after its end
     forgotten = CliRunner().invoke(app, ["status", "bookmark-1-1"], env=settings.to_mapping())
     assert "taken up again by bookmark-1-2" in str(forgotten.exception)
+
+
+def test_retry_shows_how_far_it_is(service: BookmarkService, settings: Settings, origin: Origin) -> None:
+    """On a terminal, and what it prints stays clean."""
+    results = service.save([service.check(user_id=1, url=f"{origin.url}/status/404")])
+    pipeline = Pipeline(settings)
+    pipeline.process([result.bookmark.id for result in results])
+    pipeline.close()
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "fuze_bench.cli", "retry", "--failed"],
+        env={**os.environ, **settings.to_mapping(), "TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal that nobody holds any more
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    assert done.stdout == "1 of 1 failed bookmarks are on their way again, on the low queue\n"
+    assert b"sending" in shown
+    assert b"100%" in shown
 
 
 def test_retry_while_redis_goes_away(

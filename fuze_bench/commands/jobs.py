@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,8 +119,7 @@ _RETRY_GROUP = 200
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
 def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> None:
     """Process bookmarks that have failed again, on the low queue."""
-    from rich.progress import Progress
-
+    from fuze_bench.commands.progress_bar import progress_bar
     from fuze_bench.pipeline.redis_server import require_running_redis
     from fuze_bench.pipeline.service import BookmarkService
 
@@ -133,7 +131,7 @@ def retry(failed: bool, reason: str | None, since_s: float, dry_run: bool) -> No
             click.echo(f"{len(found)} would be processed again")
             return
         again: list[SaveResult] = []
-        with Progress(disable=not sys.stderr.isatty(), transient=True) as progress:
+        with progress_bar() as progress:
             task = progress.add_task("sending", total=len(found))
             for first in range(0, len(found), _RETRY_GROUP):
                 group = found[first : first + _RETRY_GROUP]
@@ -197,11 +195,10 @@ def resume(queue: str) -> None:
 @click.command()
 def drain() -> None:
     """Have every worker finish what it has in hand and end; Ctrl-C only stops waiting for them."""
-    from rich.progress import Progress
-
+    from fuze_bench.commands.progress_bar import progress_bar
     from fuze_bench.pipeline import control
 
-    with _running_redis() as client, Progress(disable=not sys.stderr.isatty(), transient=True) as progress:
+    with _running_redis() as client, progress_bar() as progress:
         task = progress.add_task("draining", total=None)
         count = control.drain(client, lambda ended, all_: progress.update(task, completed=ended, total=all_))
     click.echo(

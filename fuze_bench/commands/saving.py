@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,20 +79,13 @@ def items_of(file: BinaryIO | None, format_name: str | None = None) -> list[Impo
 
 def _save_all(items: list[ImportItem], queue: str, user: int, *, count: bool) -> int:
     """Save in groups, an answer a line and, with `count`, a last line of numbers; how many were refused."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from fuze_bench.commands.progress_bar import progress_bar
     from fuze_bench.pipeline.redis_server import with_running_redis
     from fuze_bench.pipeline.service import BookmarkService
 
     with (
         BookmarkService(with_running_redis(settings_of_short_command())) as service,
-        Progress(
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),
-        ) as progress,
+        progress_bar() as progress,
     ):
         counts = _save_items(service, items, queue, user, progress, count=count)
         _finish_here(service, progress)
