@@ -6,6 +6,7 @@ FuzeError
 │   └── InvalidUrlError   the URL is not one that can be bookmarked
 ├── QueueUnavailableError Redis cannot be reached or refuses the command
 ├── StoreError            the database cannot be reached or refuses the statement
+│   └── RefusedValueError the database refuses a value of the statement
 ├── ProcessingError       a bookmark cannot be processed (in `pipeline.bookmarks`, with its reason)
 ├── EmbeddingUnavailableError  the embedding model cannot be loaded
 ├── ServiceError          a process that we start did not become ready or died
@@ -51,6 +52,10 @@ class QueueUnavailableError(FuzeError):
 
 class StoreError(FuzeError):
     """The database cannot be reached or refuses the statement."""
+
+
+class RefusedValueError(StoreError):
+    """The database refuses a value of the statement: others may be stored all the same."""
 
 
 class EmbeddingUnavailableError(FuzeError):

@@ -142,8 +142,8 @@ def test_both_load_generators_agree_at_a_low_rate(shared_api: str, tmp_path: Pat
         assert all(sample.bookmark_id and sample.job_id for sample in samples)
     mine, other = request_table(ours), request_table(theirs)
     assert list(mine.columns) == list(other.columns)
-    # A save takes some milliseconds: they see the same, to what scheduling on a busy machine adds.
-    assert abs(mine.ack_ms.median() - other.ack_ms.median()) < 20
+    # A save takes some milliseconds: they see the same, where a busy machine adds least.
+    assert abs(mine.ack_ms.quantile(0.1) - other.ack_ms.quantile(0.1)) < 20
 
 
 def test_failures_have_a_line_of_their_own(shared_settings: Settings, tmp_path: Path) -> None:

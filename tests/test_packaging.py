@@ -47,7 +47,7 @@ def conda_pins() -> dict[str, str]:
 
 
 def test_every_requirement_is_pinned_within_its_range() -> None:
-    for requirement in requirements("dashboard", "lab", "test"):
+    for requirement in requirements("dashboard", "bench", "lab", "test"):
         pinned = pins()[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pinned), requirement
 
@@ -56,7 +56,7 @@ def test_environment_yml_has_the_same_versions() -> None:
     exact = pins()
     assert conda_pins() == {
         name: exact[name]
-        for name in (canonicalize_name(r.name) for r in requirements("dashboard", "lab", "test"))
+        for name in (canonicalize_name(r.name) for r in requirements("dashboard", "bench", "lab", "test"))
     }
 
 

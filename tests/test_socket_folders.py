@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,15 @@ import pytest
 
 from fuze_bench.errors import ServiceError
 from fuze_bench.pipeline.socket_folders import SocketFolder, short_temporary_folder
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Of the test's own: in the usual one, whoever else begins clears what is abandoned here."""
+    with tempfile.TemporaryDirectory(prefix="fuze-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -112,9 +122,9 @@ def test_one_that_is_made_again_while_it_is_being_cleared_stays(
             left.mkdir(mode=0o700)
         lock(descriptor, operation)
 
-    monkeypatch.setattr(fcntl, "flock", too_late)
-    SocketFolder(f"{name}-later").close()
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", too_late)
+        SocketFolder(f"{name}-later").close()
     assert left.exists()
     SocketFolder(f"{name}-last").close()
     assert not list(left.parent.glob(f"*{name}*"))

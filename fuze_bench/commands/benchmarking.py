@@ -7,7 +7,12 @@ import json
 import click
 
 #: The benchmarks: the module of each in `fuze_bench.lab.benchmarks`, and what it asks.
-BENCHMARKS = {"empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker")}
+BENCHMARKS = {
+    "bookmarks": ("bookmarks", "Two workers on real pages, against a plain loop and the naive recipe"),
+    "bookmarks-slow-origin": ("bookmarks_slow_origin", "The same when the web site answers after 300 ms"),
+    "empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker"),
+    "quick-save": ("quick_save", "What one API process answers, every save committed and queued"),
+}
 
 
 @click.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fuze_bench.errors import SettingsError, StoreError, one_line
+from fuze_bench.errors import RefusedValueError, SettingsError, StoreError, one_line
 from fuze_bench.pipeline.schema import metadata
 
 #: SQLite waits this long for another writer; no transaction here takes a hundredth of it.
@@ -82,7 +82,12 @@ def _translated() -> Iterator[None]:
         yield
     except sa.exc.SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise StoreError(f"the database refused: {one_line(cause)}") from error
+        is_of_a_value = isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
+        raise (RefusedValueError if is_of_a_value else StoreError)(
+            f"the database refused: {one_line(cause)}"
+        ) from error
+    except OverflowError as error:  # SQLite's driver, of a number that the database has no place for
+        raise RefusedValueError(f"the database has no place for a value: {one_line(error)}") from error
 
 
 def _make_engine(url: str) -> sa.Engine:

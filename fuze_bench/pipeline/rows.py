@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +47,24 @@ def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str
         "queued_at": now_s,
         "queued_ns": now_ns,
     }
+
+
+def new_bookmark(bookmark_id: int, row: Mapping[str, Any]) -> Bookmark:
+    """The bookmark that a row of `new_row` has become."""
+    return Bookmark(
+        id=bookmark_id,
+        user_id=row["user_id"],
+        url=row["url"],
+        canonical_url=row["canonical_url"],
+        status=row["status"],
+        title=row["user_title"],
+        description=row["user_description"],
+        queue=row["queue"],
+        generation=row["generation"],
+        attempts=row["attempts"],
+        times_saved=row["times_saved"],
+        created_at=row["created_at"],
+    )
 
 
 def outcome_values(outcome: Outcome, now: dict[str, Any], *, has_text: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fuze_bench.errors import InputError, StoreError
+from fuze_bench.errors import InputError, RefusedValueError, StoreError
 from fuze_bench.pipeline import events
 from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
@@ -85,10 +85,26 @@ class BookmarkService:
         Raises StoreError; then nothing was saved.
         """
         try:
-            saved = self.store.save(new)
+            return self._saved(new)
         except StoreError:
             self.count_saves("failed", len(new))
             raise
+
+    def save_each(self, new: Sequence[NewBookmark]) -> Sequence[SaveResult | StoreError]:
+        """As `save`, in one transaction as long as none of them is the reason to refuse it; then in one for each.
+
+        What became of each, in order.
+        """
+        try:
+            return self._saved(new)
+        except StoreError as error:
+            if len(new) == 1 or not isinstance(error, RefusedValueError):
+                self.count_saves("failed", len(new))
+                return [error] * len(new)
+        return [result for each in new for result in self.save_each([each])]
+
+    def _saved(self, new: Sequence[NewBookmark]) -> list[SaveResult]:
+        saved = self.store.save(new)
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
         results = [

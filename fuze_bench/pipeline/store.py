@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from fuze_bench.pipeline.bookmarks import (
 )
 from fuze_bench.pipeline.claims import Claims
 from fuze_bench.pipeline.database import Database
-from fuze_bench.pipeline.rows import ended_values, new_row, to_bookmark
+from fuze_bench.pipeline.rows import ended_values, new_bookmark, new_row, to_bookmark
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import Clock, SystemClock
@@ -60,22 +61,25 @@ class Store(Claims):
         saving it again changes nothing but the title and description that were still missing.
         """
         now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
-        result = []
+        token = uuid.uuid4().hex[:24]
+        rows = [new_row(item, f"{token}{n:08x}", now_s, now_ns) for n, item in enumerate(new)]
+        found: dict[int, Saved] = {}
         with self._db.write() as connection:
             if self._db.is_postgresql and len(new) > 1:
                 # Two groups with the same pages in another order would wait for each other's rows.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_GROUP_LOCK)))
-            for item in new:
-                token = uuid.uuid4().hex
-                row = connection.execute(self._upsert, new_row(item, token, now_s, now_ns)).mappings().one()
-                result.append(
-                    Saved(
-                        bookmark=to_bookmark(row),
-                        was_duplicate=row["times_saved"] > 1,
-                        needs_job=row["save_token"] == token,
+            for numbers in _without_repeats(rows):
+                stored = connection.execute(self._upsert, [rows[n] for n in numbers]).all()
+                ids = {(row.user_id, row.url_hash): row for row in stored}
+                known = _bookmarks(connection, [row.id for row in stored if row.times_saved > 1])
+                for n in numbers:
+                    row = ids[_page(rows[n])]
+                    found[n] = Saved(
+                        bookmark=known.get(row.id) or new_bookmark(row.id, rows[n]),
+                        was_duplicate=row.times_saved > 1,
+                        needs_job=row.save_token == rows[n]["save_token"],
                     )
-                )
-        return result
+        return [found[n] for n in range(len(new))]
 
     def get(self, bookmark_id: int, user_id: int | None = None) -> Bookmark | None:
         """The bookmark, None if there is none (or it is not this user's, where one is given)."""
@@ -315,5 +319,29 @@ def _upsert(dialect: Any) -> Any:
     for name in (*_FORGOTTEN, "http_status", "durations_ms"):
         again[name] = sa.case((failed, sa.null()), else_=_t[name])
     return insert.on_conflict_do_update(index_elements=[_t.user_id, _t.url_hash], set_=again).returning(
-        *SHORT_COLUMNS
+        _t.id, _t.user_id, _t.url_hash, _t.times_saved, _t.save_token
     )
+
+
+def _page(row: Mapping[str, Any]) -> tuple[int, bytes]:
+    return row["user_id"], row["url_hash"]
+
+
+def _without_repeats(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The rows' numbers in as many parts as a page is there: one statement must not touch a row twice."""
+    parts: list[list[int]] = []
+    seen: Counter[tuple[int, bytes]] = Counter()
+    for number, row in enumerate(rows):
+        before = seen[_page(row)]
+        seen[_page(row)] += 1
+        if before == len(parts):
+            parts.append([])
+        parts[before].append(number)
+    return parts
+
+
+def _bookmarks(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Bookmark]:
+    if not ids:
+        return {}
+    found = connection.execute(sa.select(*SHORT_COLUMNS).where(_t.id.in_(ids))).mappings()
+    return {row["id"]: to_bookmark(row) for row in found}

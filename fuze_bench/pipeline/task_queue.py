@@ -19,9 +19,10 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
 from fuze_bench.errors import InputError, QueueUnavailableError
-from fuze_bench.pipeline.bookmarks import TASK_NAME, Bookmark, Mode, parse_job_id
+from fuze_bench.pipeline.bookmarks import Bookmark, Mode, parse_job_id
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.job_states import JobHandle, JobState, state_of_job, state_of_row
+from fuze_bench.pipeline.job_writer import JobWriter
 from fuze_bench.pipeline.listeners import Listeners
 from fuze_bench.pipeline.redis_server import (
     check_usable,
@@ -61,6 +62,7 @@ class TaskQueue:
         self._is_away = False
         self._closed = threading.Event()
         self._listeners = Listeners()
+        self._writer = JobWriter(settings)
         self._redis = self._connect(settings.redis_url)
 
     def close(self) -> None:
@@ -81,22 +83,15 @@ class TaskQueue:
             return [_handle(bookmark, self._on_thread(bookmark)) for bookmark in bookmarks]
 
     def enqueue(self, bookmarks: Sequence[Bookmark], *, again: bool = False) -> None:
-        """Put one job for each bookmark on its queue, in one round trip a queue.
+        """Put one job for each bookmark on its queue, in one round trip.
 
         Raises QueueUnavailableError if Redis is away; then it may have taken some, which a claim makes harmless.
         """
         client = self._client()
         try:
-            for name in {bookmark.queue: None for bookmark in bookmarks}:
-                jobs = [
-                    _job_data(bookmark, self._settings) for bookmark in bookmarks if bookmark.queue == name
-                ]
-                queue = self._queue(name, client)
-                if again:
-                    ids = [job.job_id for job in jobs]
-                    for registry in (queue.failed_job_registry, queue.finished_job_registry):
-                        client.zrem(registry.key, *ids)
-                queue.enqueue_many(jobs)
+            if again:
+                self._forget_ends(client, bookmarks)
+            self._writer.write(client, bookmarks)
         except redis.RedisError as error:
             raise self._went_away(error) from error
         self._came_back()
@@ -294,6 +289,13 @@ class TaskQueue:
         if was_away and self.has_threads:
             logger.warning("Redis is back: new bookmarks go to RQ again")
 
+    def _forget_ends(self, client: redis.Redis, bookmarks: Sequence[Bookmark]) -> None:
+        for name in {bookmark.queue: None for bookmark in bookmarks}:
+            queue = self._queue(name, client)
+            ids = [bookmark.job_id for bookmark in bookmarks if bookmark.queue == name]
+            for registry in (queue.failed_job_registry, queue.finished_job_registry):
+                client.zrem(registry.key, *ids)
+
     def _queue(self, name: str, client: redis.Redis) -> Queue:
         return Queue(name, connection=client, serializer=JSONSerializer)
 
@@ -326,17 +328,6 @@ def check_queue(name: str) -> str:
 
 def _handle(bookmark: Bookmark, mode: Mode) -> JobHandle:
     return JobHandle(bookmark.job_id, bookmark.queue, mode)
-
-
-def _job_data(bookmark: Bookmark, settings: Settings) -> Any:
-    return Queue.prepare_data(
-        TASK_NAME,
-        (bookmark.id, bookmark.url, bookmark.user_id),
-        job_id=bookmark.job_id,
-        timeout=settings.job_timeout_s,
-        result_ttl=settings.result_ttl_s,
-        failure_ttl=settings.result_ttl_s,
-    )
 
 
 @lru_cache(maxsize=1)

@@ -12,17 +12,26 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from fuze_bench.errors import LabError
+from fuze_bench.lab.benchmarks import peer_queues
 from fuze_bench.lab.benchmarks.empty_job import nothing
+from fuze_bench.lab.benchmarks.peer_queues import PEERS
 from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
 from fuze_bench.lab.parts.stock_workers import StockWorkers
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 
 UNIT = "jobs/s"
-TARGETS = [Target("batch", "rq worker", 100), Target("batch", "simple"), Target("simple", "rq worker")]
+TARGETS = [
+    Target("batch", "rq worker", 100),
+    Target("batch", "simple"),
+    Target("simple", "rq worker"),
+    # At least twice the fastest of them is at least twice each.
+    *(Target("batch", name, 2) for name in PEERS),
+]
 
 #: The kinds of worker by their names here, each with the jobs it gets for a whole measurement: those that fork a process
 #: for every job would take minutes for as many as the others.
 _CONTENDERS = {"batch": ("batch", 20_000), "simple": ("simple", 2_000), "rq worker": ("fork", 400)}
+_PEERS_JOBS = 20_000
 _WORKERS = 2
 _GROUP = 1_000
 _WARM_UP = 20
@@ -33,11 +42,17 @@ _LIMIT_S = 120.0
 
 
 def contenders(scale: float = 1.0) -> dict[str, Measure]:
-    """What is compared; `scale` shortens it."""
-    return {
+    """What is compared; `scale` shortens it. Of other queues those that are installed."""
+    ours = {
         name: partial(_rate, kind, max(_WARM_UP, int(jobs * scale)))
         for name, (kind, jobs) in _CONTENDERS.items()
     }
+    peers = {
+        name: partial(peer_queues.rate, peer, max(_WARM_UP, int(_PEERS_JOBS * scale)))
+        for name, peer in PEERS.items()
+        if peer.is_installed
+    }
+    return {**ours, **peers}
 
 
 def _rate(kind: str, jobs: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fuze_bench.errors import FuzeError
@@ -40,27 +41,25 @@ class GroupCommit:
         self._thread.shutdown()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
-                try:
-                    results = await loop.run_in_executor(
-                        self._thread, self._service.save, [new for new, _ in group]
-                    )
-                except Exception as error:  # noqa: BLE001 - each waiting request raises it
-                    _fail(group, error)
-                else:
-                    for (_, future), result in zip(group, results, strict=True):
-                        if not future.done():
-                            future.set_result(result)
+                await self._commit(group)
         finally:
             self._running = None
 
-
-def _fail(group: _Waiting, error: Exception) -> None:
-    for _, future in group:
-        if not future.done():
-            future.set_exception(
-                error if isinstance(error, FuzeError) else FuzeError(f"not saved: {error!r}")
+    async def _commit(self, group: _Waiting) -> None:
+        results: Sequence[SaveResult | FuzeError]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._service.save_each, [new for new, _ in group]
             )
+        except Exception as error:  # noqa: BLE001 - each waiting request raises it
+            results = [FuzeError(f"not saved: {error!r}")] * len(group)
+        for (_, future), result in zip(group, results, strict=True):
+            if future.done():
+                continue  # whoever asked has gone
+            if isinstance(result, SaveResult):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
