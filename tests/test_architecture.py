@@ -110,8 +110,13 @@ def test_light_things_stay_light(code: str, tmp_path: Path) -> None:
 
 
 def test_nothing_reads_the_environment_at_import() -> None:
-    """`os.environ` is read inside functions only."""
-    for path in FILES:
+    """`os.environ` is read inside functions only, but for programs that other frameworks import to run them."""
+    programs = {
+        *ROOT.glob("lab/benchmarks/peers/*_jobs.py"),
+        ROOT / "lab/benchmarks/quick_save_recipe.py",
+    }
+    assert programs < set(FILES)
+    for path in set(FILES) - programs:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 assert "os.environ" not in ast.unparse(node), path

@@ -8,11 +8,10 @@ import sqlite3
 import threading
 from pathlib import Path
 
-import msgspec
 import pytest
 import sqlalchemy as sa
 
-from fuze_bench.errors import RefusedValueError, StoreError
+from fuze_bench.errors import StoreError
 from fuze_bench.pipeline.bookmarks import (
     EmbeddingState,
     NewBookmark,
@@ -60,32 +59,6 @@ def test_saving_a_page_again_finds_the_same_row(store: Store) -> None:
     assert (again.was_duplicate, again.needs_job) == (True, False)
     assert again.bookmark.id == first.bookmark.id
     assert store.counts() == {"pending": 1, "processing": 0, "processed": 0, "failed": 0}
-
-
-def test_a_group_with_new_old_failed_and_repeated_pages(store: Store) -> None:
-    """Each save's own outcome, in the order given."""
-    a, b, c = (f"https://example.org/{name}" for name in "abc")
-    old, failed = (s.bookmark.id for s in store.save([new(a), new(b, title="Mine")]))
-    [claim] = store.claim([failed], LEASE_S)
-    store.finish([(claim, ProcessingError(Reason.NOT_FOUND, "HTTP 404"), {})])
-    results = store.save([new(c, title="New"), new(a), new(b), new(c), new(c, user_id=2), new(b)])
-    assert [r.was_duplicate for r in results] == [False, True, True, True, False, True]
-    assert [r.needs_job for r in results] == [True, False, True, False, True, False]
-    assert [r.bookmark.times_saved for r in results] == [1, 2, 2, 2, 1, 3]
-    assert [r.bookmark.generation for r in results] == [1, 1, 2, 1, 1, 2]
-    ids = [r.bookmark.id for r in results]
-    assert ids[1:4] == [old, failed, ids[0]]
-    assert results[2].bookmark.title == "Mine"
-    for result in (results[0], results[4], results[5]):
-        assert result.bookmark == msgspec.structs.replace(
-            store.get(result.bookmark.id), times_saved=result.bookmark.times_saved
-        )
-
-
-def test_a_value_that_no_database_holds_is_refused_as_such(store: Store) -> None:
-    with pytest.raises(RefusedValueError):
-        store.save([new(), new(user_id=2**70)])
-    assert store.counts()["pending"] == 0
 
 
 def test_two_users_have_bookmarks_of_their_own(store: Store) -> None:
@@ -332,29 +305,6 @@ def test_a_fork_uses_connections_of_its_own(store: Store) -> None:
         child.join(60)
     assert [child.exitcode for child in children] == [0, 0]
     assert store.counts()["pending"] == 61
-
-
-def test_groups_that_save_the_same_pages_the_other_way_round_do_not_deadlock(store: Store) -> None:
-    pages = [new(f"https://example.org/{n}") for n in range(40)]
-    errors: list[Exception] = []
-    barrier = threading.Barrier(4)
-
-    def save(order: list[NewBookmark]) -> None:
-        try:
-            for _ in range(5):
-                barrier.wait(60)
-                store.save(order)
-        except StoreError as error:
-            errors.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=save, args=(order,)) for order in (pages, pages[::-1]) * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert store.counts()["pending"] == 40
 
 
 def test_a_new_generation_begins_without_the_old_ones_end(store: Store) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from fuze_bench.errors import InputError, RefusedValueError, StoreError
 from fuze_bench.pipeline import events
-from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Status
+from fuze_bench.pipeline.bookmarks import Bookmark, Mode, NewBookmark, Reason, Saved, Status
 from fuze_bench.pipeline.fallback import ThreadFallback
 from fuze_bench.pipeline.job_states import JobHandle
 from fuze_bench.pipeline.measurements import Measurements
@@ -85,26 +85,27 @@ class BookmarkService:
         Raises StoreError; then nothing was saved.
         """
         try:
-            return self._saved(new)
+            saved = self.store.save(new)
         except StoreError:
             self.count_saves("failed", len(new))
             raise
+        return self.see_to(saved)
 
-    def save_each(self, new: Sequence[NewBookmark]) -> Sequence[SaveResult | StoreError]:
-        """As `save`, in one transaction as long as none of them is the reason to refuse it; then in one for each.
+    def commit_each(self, new: Sequence[NewBookmark]) -> Sequence[Saved | StoreError]:
+        """Commit all in one transaction, as long as none of them is the reason to refuse it; then in one for each.
 
-        What became of each, in order.
+        What became of each, in order; `see_to` must follow for those that are saved.
         """
         try:
-            return self._saved(new)
+            return self.store.save(new)
         except StoreError as error:
             if len(new) == 1 or not isinstance(error, RefusedValueError):
                 self.count_saves("failed", len(new))
                 return [error] * len(new)
-        return [result for each in new for result in self.save_each([each])]
+        return [result for each in new for result in self.commit_each([each])]
 
-    def _saved(self, new: Sequence[NewBookmark]) -> list[SaveResult]:
-        saved = self.store.save(new)
+    def see_to(self, saved: Sequence[Saved]) -> list[SaveResult]:
+        """Have processed what is committed and needs it."""
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
         results = [

@@ -52,8 +52,9 @@ def parse_page_url(
         raise InvalidUrlError(
             f"{_shown(given)} is not a URL: give one like https://example.org/page"
         ) from None
-    if url.protocol not in ("http:", "https:"):
-        raise InvalidUrlError(f"{url.protocol} URLs cannot be saved: only http and https")
+    protocol = url.protocol
+    if protocol not in ("http:", "https:"):
+        raise InvalidUrlError(f"{protocol} URLs cannot be saved: only http and https")
     if url.username or url.password:
         raise InvalidUrlError(
             "the URL carries a user name or password: remove it, it would be stored in clear"
@@ -62,14 +63,18 @@ def parse_page_url(
         raise InvalidUrlError(f"{_shown(given)} has no host: give one like https://example.org/page")
     if "\\" in given or not _PLAIN.match(given):
         given = url.href
-    return PageUrl(given=given, canonical=_canonical(url, frozenset(p.lower() for p in tracking_parameters)))
+    return PageUrl(given=given, canonical=_canonical(url, protocol, tracking_parameters))
 
 
-def _canonical(url: ada_url.URL, tracking: frozenset[str]) -> str:
-    query = url.search.removeprefix("?")
-    kept = [pair for pair in query.split("&") if not _is_tracking(pair, tracking)] if query else []
-    fragment = url.hash if url.hash.startswith(_ROUTING_FRAGMENTS) else ""
-    return f"{url.protocol}//{url.host}{url.pathname}{'?' + '&'.join(kept) if kept else ''}{fragment}"
+def _canonical(url: ada_url.URL, protocol: str, tracking_parameters: Collection[str]) -> str:
+    query, fragment = url.search.removeprefix("?"), url.hash
+    kept = []
+    if query:
+        tracking = frozenset(name.lower() for name in tracking_parameters)
+        kept = [pair for pair in query.split("&") if not _is_tracking(pair, tracking)]
+    if not fragment.startswith(_ROUTING_FRAGMENTS):
+        fragment = ""
+    return f"{protocol}//{url.host}{url.pathname}{'?' + '&'.join(kept) if kept else ''}{fragment}"
 
 
 def _is_tracking(pair: str, tracking: frozenset[str]) -> bool:

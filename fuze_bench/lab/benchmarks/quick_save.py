@@ -65,7 +65,7 @@ def _measure(name: str, serving: _Serving, duration_s: float) -> Mapping[str, fl
             for connections in _CONNECTIONS:
                 answered = answers(url, connections, duration_s)
                 found[_rate(name, connections)] = answered.per_s
-                if connections == _CONNECTIONS[0]:
+                if connections == _CONNECTIONS[0] and answered.p99_ms is not None:
                     found[_p99_ms(name)] = answered.p99_ms
         with connect(server.url) as client:
             queued = client.llen("rq:queue:default")

@@ -26,12 +26,14 @@ from fuze_bench.pipeline.api import (
     pages,
     problems,
     queues,
+    quick_saves,
     sessions,
     share,
 )
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.guard import Guard
 from fuze_bench.pipeline.api.hosts import Hosts, check_listening
+from fuze_bench.pipeline.api.quick_saves import QuickSaves
 from fuze_bench.pipeline.api.rate_limit import RateLimit
 from fuze_bench.pipeline.api.sessions import Sessions
 from fuze_bench.pipeline.api.tokens import Tokens
@@ -82,7 +84,7 @@ def create_app(settings: Settings, host: str = "127.0.0.1", clock: Clock | None 
             *pages.routes(),
             *share.routes(),
             *queues.routes(),
-            Route("/api/bookmarks/quick-save", bookmarks.quick_save, methods=["POST"]),
+            Route(quick_saves.PATH, bookmarks.quick_save, methods=["POST"]),
             Route("/api/bookmarks/import", imports.import_bookmarks, methods=["POST"]),
             Route("/api/bookmarks", bookmarks.list_bookmarks, methods=["GET"]),
             Route("/api/bookmarks/{id}", bookmarks.bookmark, methods=["GET", "DELETE"]),
@@ -94,7 +96,7 @@ def create_app(settings: Settings, host: str = "127.0.0.1", clock: Clock | None 
             Route("/openapi.json", _openapi, methods=["GET"]),
             *([] if tokens is None else [*pages.sign_in_routes(), *sessions.routes()]),
         ],
-        middleware=[guard],
+        middleware=[guard, Middleware(QuickSaves)],
         exception_handlers=problems.HANDLERS,
     )
     app.router.redirect_slashes = False

@@ -36,9 +36,7 @@ async def quick_save(request: Request) -> Response:
     """Save a page: committed and on its way when the answer goes out."""
     with counting_refusals(request):
         result = await _saved(request)
-    if result.was_duplicate:
-        return json_answer(_quick_saved("Bookmark already saved", result))
-    return json_answer(_quick_saved("Bookmark saved", result), 201)
+    return json_answer(quick_saved(result), 200 if result.was_duplicate else 201)
 
 
 async def _saved(request: Request) -> SaveResult:
@@ -62,7 +60,9 @@ async def page_to_save(request: Request) -> NewBookmark:
     )
 
 
-def _quick_saved(message: str, result: SaveResult) -> messages.QuickSaved:
+def quick_saved(result: SaveResult, message: str | None = None) -> messages.QuickSaved:
+    """The answer to a save; `message` says something else than that it is saved."""
+    message = message or ("Bookmark already saved" if result.was_duplicate else "Bookmark saved")
     return messages.QuickSaved(
         message=message,
         bookmark=result.bookmark,
@@ -127,9 +127,9 @@ async def reprocess(request: Request) -> Response:
     service, found = service_of(request), await _found_bookmark(request)
     again = await asyncio.to_thread(service.reprocess, [found.id])
     if again:
-        return json_answer(_quick_saved("Bookmark will be processed again", again[0]), 202)
+        return json_answer(quick_saved(again[0], "Bookmark will be processed again"), 202)
     present = await asyncio.to_thread(service.present, await _found_bookmark(request))
-    return json_answer(_quick_saved("Bookmark is being processed already", present), 202)
+    return json_answer(quick_saved(present, "Bookmark is being processed already"), 202)
 
 
 async def job(request: Request) -> Response:

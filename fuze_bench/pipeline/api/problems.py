@@ -102,6 +102,12 @@ def _on_bug(request: Request, error: Exception) -> Response:
     )
 
 
+def answer(request: Request, error: Exception) -> Response:
+    """What HANDLERS say to an error."""
+    kind = next(kind for kind in type(error).__mro__ if kind in HANDLERS)
+    return HANDLERS[kind](request, error)
+
+
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
     InputError: _on_input_error,
     StoreError: _on_store_error,
