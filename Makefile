@@ -26,7 +26,8 @@ report: $(READY) ## run the notebooks and write reports/index.html (FULL=1, RATE
 	$(BIN)/fuze-bench report $${FULL:+--full} $${RATE:+--rate "$$RATE"} $${WAIT_P95:+--wait-p95 "$$WAIT_P95"}
 
 test: $(READY) lint ## lint, then run every test
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not measures"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m measures
 
 lint: $(READY) ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .

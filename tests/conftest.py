@@ -34,10 +34,23 @@ for _name in list(os.environ):
         del os.environ[_name]
 
 
+#: Files with tests that look at times. `make test` runs them after all others, with no more processes than cores.
+_MEASURING = frozenset(
+    """
+    test_contention test_delay_proxy test_fresh test_invalid_trials test_loadtests test_offered_in_trials test_readme
+    test_run test_sender test_series test_start_here test_workflow
+    """.split()
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what their module has started run in one process, which starts it once."""
+    """Tests that share what their module has started run in one process, which starts it once. Those that measure, as
+    every notebook does, are marked as such."""
     for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if item.path.stem in _MEASURING or (group is not None and group.args == ("report",)):
+            item.add_marker("measures")
         known = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - it has no public name
         shares = any(definitions[-1].scope == "module" for definitions in known)
         if shares and item.get_closest_marker("xdist_group") is None:
