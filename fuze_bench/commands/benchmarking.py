@@ -8,6 +8,9 @@ import click
 
 #: The benchmarks: the module of each in `fuze_bench.lab.benchmarks`, and what it asks.
 BENCHMARKS = {
+    "backlog": ("backlog", "Whether a long backlog makes a job cost more"),
+    "memory": ("memory", "What each further worker of a shared model takes"),
+    "start": ("start", "From nothing to the first bookmark done, and how long short commands take"),
     "bookmarks": ("bookmarks", "Two workers on real pages, against a plain loop and the naive recipe"),
     "bookmarks-slow-origin": ("bookmarks_slow_origin", "The same when the web site answers after 300 ms"),
     "empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker"),

@@ -63,23 +63,25 @@ def _rate(kind: str, jobs: int) -> float:
         connect(server.url) as client,
     ):
         queue = Queue(_QUEUE, connection=client, serializer=JSONSerializer)
-        _enqueue(queue, jobs)
+        enqueue(queue, jobs)
         client.rename(queue.key, _ASIDE)
         with StockWorkers(kind, _WORKERS, [_QUEUE], server.url, Path(folder)):
-            _enqueue(queue, _WARM_UP)
-            _wait_until(client, queue, _WARM_UP)
+            enqueue(queue, _WARM_UP)
+            wait_until_done(client, queue, _WARM_UP)
             began_s = time.perf_counter()
             client.rename(_ASIDE, queue.key)
-            _wait_until(client, queue, _WARM_UP + jobs)
+            wait_until_done(client, queue, _WARM_UP + jobs)
             return jobs / (time.perf_counter() - began_s)
 
 
-def _enqueue(queue: Queue, number: int) -> None:
+def enqueue(queue: Queue, number: int) -> None:
+    """Put so many empty jobs on the queue."""
     for first in range(0, number, _GROUP):
         queue.enqueue_many([Queue.prepare_data(nothing) for _ in range(min(_GROUP, number - first))])
 
 
-def _wait_until(client: redis.Redis, queue: Queue, number: int) -> None:
+def wait_until_done(client: redis.Redis, queue: Queue, number: int) -> None:
+    """Wait until so many of the queue's jobs have finished. Raises LabError if that takes too long."""
     finished = queue.finished_job_registry.key
     deadline_s = time.monotonic() + _LIMIT_S
     while client.zcard(finished) < number:
