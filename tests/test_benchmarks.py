@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import pytest
 from click.testing import CliRunner
@@ -64,3 +65,22 @@ def test_empty_jobs_for_real() -> None:
     }
     assert by_pair["batch", "rq worker"]["ratio"] > 1
     assert "block 1 of 1: batch" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "scale"), [("quick-save", "0.1"), ("backlog", "0.02")])
+def test_a_benchmark_has_the_figures_that_it_asks_for(name: str, scale: str) -> None:
+    done = CliRunner().invoke(app, ["bench", name, "--blocks", "1", "--scale", scale, "--json"])
+    assert done.exit_code == 0, done.output
+    module = import_module(f"fuze_bench.lab.benchmarks.{name.replace('-', '_')}")
+    found = {(each["what"], each["against"]): each["ratio"] for each in json.loads(done.stdout)["ratios"]}
+    # A p99 wants a thousand answers, which take longer.
+    expected = {(target.what, target.against) for target in module.TARGETS if "p99" not in target.what}
+    assert expected <= set(found)
+    assert all(ratio > 0 for ratio in found.values())
+
+
+def test_a_target_may_be_a_least_or_a_most() -> None:
+    least, most, none = Target("a", "b", at_least=2), Target("a", "b", at_most=2), Target("a", "b")
+    assert [least.holds(ratio) for ratio in (1.9, 2.0)] == [False, True]
+    assert [most.holds(ratio) for ratio in (2.0, 2.1)] == [True, False]
+    assert none.holds(1.0) is None

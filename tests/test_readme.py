@@ -103,7 +103,7 @@ def test_every_command_is_run_by_a_test_here() -> None:
         ".venv/bin/fuze-bench plan", ".venv/bin/fuze-bench run data/experiments/worker",
         ".venv/bin/fuze-bench run data/experiments/your_jobs.yaml --out my-run --budget",
         ".venv/bin/fuze-bench run data/experiments/your_jobs.yaml --out my-run --resume",
-        ".venv/bin/python -c", "FUZE_API_TOKENS=",
+        ".venv/bin/python -c", "FUZE_API_TOKENS=", ".venv/bin/fuze-bench bench ",
     )  # fmt: skip
     for command in COMMANDS:
         assert any(command.startswith(each) for each in known), f"no test here runs: {command}"
@@ -309,6 +309,13 @@ def test_measuring_somebodys_own_jobs(data_dir: Path, tmp_path: Path) -> None:
         if line.startswith("trial ")
     ]
     assert trials == list(range(1, len(trials) + 1)), "it did not go on where it had stopped"
+
+
+def test_how_fast_it_is(data_dir: Path) -> None:
+    command = the(".venv/bin/fuze-bench bench ").replace("--blocks 2 --scale 0.05", "--blocks 1 --scale 0.02")
+    done = Running(0, {**os.environ, "FUZE_DATA_DIR": str(data_dir)}).run(command, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "batch against rq worker: " in done.stdout
 
 
 def test_planning(data_dir: Path) -> None:
