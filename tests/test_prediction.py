@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,8 @@ def test_what_is_said_of_a_prediction_that_holds(
         "a quantile of a growing queue"
     )
     table = prediction.checks_table(found)
-    assert list(table["held"]) == ["yes"] * 4
-    assert "yes" not in prediction.forecasts_table(forecast).to_string()
+    assert list(table["measured against predicted"]) == ["held"] * 4
+    assert "held" not in prediction.forecasts_table(forecast).to_string()
 
 
 def test_a_prediction_of_other_jobs_does_not_hold(base: Run, made: Plan, tmp_path: Path) -> None:
@@ -114,6 +115,32 @@ def test_a_prediction_of_other_jobs_does_not_hold(base: Run, made: Plan, tmp_pat
     said = prediction.whether_it_held(made, forecast, run)
     assert "did not hold" in said.sentence
     assert said.sentence.count("predicted: missed.") == 4
+
+
+@pytest.mark.parametrize("few", ["planned from", "measured"])
+def test_below_six_blocks_it_says_where_the_values_lay_and_claims_nothing(
+    base: Run, tmp_path: Path, few: str
+) -> None:
+    """The same figures that six blocks on each side call missed."""
+    experiment = experiment_of(RATE, workers=[2, 3], seed=2)
+    of_base, of_run = (5, 6) if few == "planned from" else (6, 5)
+    trials = base.trials[base.trials["block"] <= of_base]
+    planned_from = replace(base, trials=trials)
+    forecast = prediction.forecasts(planned_from, experiment, target_s=TARGET_S)
+    run = built_run(tmp_path / "run", replace(experiment, blocks=of_run), slower=1.4)
+    made = plan(base.events, trials, Wanted(RATE, {"default": TARGET_S}), cores=2)
+    found = prediction.checked(forecast, run)
+    assert {check.held for check in found} == {Answer.UNKNOWN}
+    assert list(prediction.checks_table(found)["measured against predicted"]) == ["outside"] * 4
+    said = prediction.whether_it_held(made, forecast, run).sentence
+    assert said.startswith("Exploratory: the plan says ")
+    assert "Measured, 0 of 4 figures lay inside what was predicted." in said
+    assert said.count("predicted: outside.") == 4
+    assert "held" not in said
+    assert "missed" not in said
+    as_predicted = [replace(check, measured=check.predicted) for check in found]
+    assert {check.outcome for check in as_predicted} == {"inside"}
+    assert {replace(check, blocks=6).outcome for check in as_predicted} == {"held"}
 
 
 def test_what_it_looks_like(base: Run, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _DRAWS = 400
 MEAN, P95, IN_TIME, LEFT = "mean wait, s", "p95 of the wait, s", "started in time, %", "left behind, jobs/s"
 _FIGURES = (MEAN, P95, IN_TIME, LEFT)
 _BOUNDS = (f"{LEVEL:.0%} from", f"{LEVEL:.0%} to")
-_MISSES = {Answer.YES: "", Answer.NO: ": missed", Answer.UNKNOWN: ": outside, but not clearly"}
+_OUTCOMES = {Answer.YES: "held", Answer.NO: "missed", Answer.UNKNOWN: "outside, but not clearly"}
 _MOST = {IN_TIME: 100.0}
 #: What is too little to tell two figures apart: a millisecond of a wait, one job in a hundred.
 _SLACK = {MEAN: 0.001, P95: 0.001, IN_TIME: 1.0, LEFT: 0.0}
@@ -116,12 +116,13 @@ class Range:
 class Forecast:
     """What a number of workers will do in the window of an experiment, before that is measured.
 
-    `waits_s`: the waits of its jobs, shape (draws, jobs). `grows`: they are offered more than they can do. `target_s`:
-    within what time jobs are to start, if that is wanted.
+    `blocks`: of the run that it comes from. `waits_s`: the waits of its jobs, shape (draws, jobs). `grows`: they are
+    offered more than they can do. `target_s`: within what time jobs are to start, if that is wanted.
     """
 
     label: str
     workers: int
+    blocks: int
     grows: bool
     waits_s: Floats
     target_s: float | None
@@ -150,12 +151,16 @@ def forecasts(
         drawn = [_replayed(evidence, times_s, configuration.workers, rng) for _ in range(_DRAWS)]
         tables = [_figures(times_s, waits_s, arrivals.window_s, target_s) for waits_s in drawn]
         overhead_s, _ = evidence.overhead_s(configuration.workers)
-        services_s = np.concatenate([b.services_s for b in evidence.nearest(configuration.workers).blocks])
+        blocks = evidence.nearest(configuration.workers).blocks
+        services_s = np.concatenate([block.services_s for block in blocks])
         busy = (
             len(times_s) / arrivals.window_s * (float(services_s.mean()) + overhead_s) / configuration.workers
         )
         ranges = {name: _range([t[name] for t in tables]) for name in _FIGURES if name in tables[0]}
-        found.append(Forecast(label, configuration.workers, busy >= 1, np.array(drawn), target_s, ranges))
+        grows, waits_s = busy >= 1, np.array(drawn)
+        found.append(
+            Forecast(label, configuration.workers, len(blocks), grows, waits_s, target_s, ranges)
+        )
     return tuple(found)
 
 
@@ -231,28 +236,49 @@ def measured_figures(run: Run, label: str, target_s: float | None = None) -> dic
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of one configuration, predicted and measured.
-
-    `held` is yes where the measured mean lies in what was predicted, no where its whole interval lies outside, else
-    unknown.
-    """
+    """One figure of one configuration, predicted and measured; `blocks` are the fewer of those that each comes from."""
 
     label: str
     figure: str
     predicted: Range
     measured: Range
+    blocks: int
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the measured mean lies in what was predicted."""
+        low, high = self._predicted
+        return low <= self.measured.value <= high
 
     @property
     def held(self) -> Answer:
-        p, m = self.predicted, self.measured
-        assert p.low is not None
-        assert p.high is not None
-        slack = _SLACK[self.figure]
-        if p.low - slack <= m.value <= p.high + slack:
+        """Yes where the measured mean lies in what was predicted, no where its whole interval lies outside.
+
+        Else unknown, as always with fewer than BLOCKS_TO_CONCLUDE blocks.
+        """
+        low, high = self._predicted
+        m = self.measured
+        if self.blocks < BLOCKS_TO_CONCLUDE:
+            return Answer.UNKNOWN
+        if self.is_inside:
             return Answer.YES
         if m.low is None or m.high is None:
             return Answer.UNKNOWN
-        return Answer.NO if m.high < p.low - slack or m.low > p.high + slack else Answer.UNKNOWN
+        return Answer.NO if m.high < low or m.low > high else Answer.UNKNOWN
+
+    @property
+    def outcome(self) -> str:
+        """Whether it held; with too few blocks for that, where the measured value lay."""
+        if self.blocks < BLOCKS_TO_CONCLUDE:
+            return "inside" if self.is_inside else "outside"
+        return _OUTCOMES[self.held]
+
+    @property
+    def _predicted(self) -> tuple[float, float]:
+        p, slack = self.predicted, _SLACK[self.figure]
+        assert p.low is not None
+        assert p.high is not None
+        return p.low - slack, p.high + slack
 
 
 def checked(forecast: Sequence[Forecast], run: Run) -> list[Check]:
@@ -260,8 +286,9 @@ def checked(forecast: Sequence[Forecast], run: Run) -> list[Check]:
     found = []
     for each in forecast:
         measured = measured_figures(run, each.label, each.target_s)
+        blocks = min(each.blocks, len(_windows(run, each.label)))
         found += [
-            Check(each.label, name, each.figures[name], measured[name])
+            Check(each.label, name, each.figures[name], measured[name], blocks)
             for name in each.names
             if name in measured
         ]
@@ -269,10 +296,10 @@ def checked(forecast: Sequence[Forecast], run: Run) -> list[Check]:
 
 
 def checks_table(found: Sequence[Check]) -> pd.DataFrame:
-    """A row a prediction: predicted and measured, each with its bounds, and whether it held."""
-    rows = [(c.label, c.figure, *_bounds(c.predicted), *_bounds(c.measured), c.held.value) for c in found]
+    """A row a prediction: predicted and measured, each with its bounds, and its outcome."""
+    rows = [(c.label, c.figure, *_bounds(c.predicted), *_bounds(c.measured), c.outcome) for c in found]
     columns = ["configuration", "figure", "predicted", *_BOUNDS]
-    columns += ["measured", *(f"measured, {bound}" for bound in _BOUNDS), "held"]
+    columns += ["measured", *(f"measured, {bound}" for bound in _BOUNDS), "measured against predicted"]
     return pd.DataFrame(rows, columns=columns).set_index("configuration")
 
 
@@ -283,7 +310,8 @@ def _bounds(figure: Range) -> tuple[float, float | None, float | None]:
 def whether_it_held(
     plan: Plan, forecast: Sequence[Forecast], run: Run, calibration: Calibration | None = None
 ) -> Conclusion:
-    """Whether the plan's prediction held, figure by figure; `checks.nothing_counts` if no trial counts."""
+    """Whether the plan's prediction held, figure by figure; below BLOCKS_TO_CONCLUDE blocks, of the plan's run or of the
+    measured one, only where the measured values lay. `checks.nothing_counts` if no trial counts."""
     expected = frozenset({GROWING_BACKLOG})
     if none := nothing_counts(run, f"whether it is true that {_planned(plan)}", expected=expected):
         return replace(none, doubts=(*none.doubts, *_of_the_plan(plan, calibration)))
@@ -292,19 +320,29 @@ def whether_it_held(
         raise LabError(
             f"{run.folder} holds none of the numbers of workers that the plan speaks of: measure those"
         )
-    blocks = int(run.good_trials()["block"].nunique())
-    exploratory = "Exploratory: " if plan.is_exploratory or blocks < BLOCKS_TO_CONCLUDE else ""
-    answers = {check.held for check in found}
-    held = "held" if answers == {Answer.YES} else "did not hold" if Answer.NO in answers else "held in part"
-    sentences = [f"{exploratory}{_planned(plan)}. Measured, what it predicts {held}."]
+    few = plan.is_exploratory or any(check.blocks < BLOCKS_TO_CONCLUDE for check in found)
+    sentences = [f"{'Exploratory: ' if few else ''}{_planned(plan)}. {_overall(found, few)}"]
     sentences += [
-        f"{c.label}: {c.figure} {c.measured} measured, {c.predicted} predicted{_MISSES[c.held]}."
+        f"{c.label}: {c.figure} {c.measured} measured, {c.predicted} predicted: {_outcome(c, few)}."
         for c in found
     ]
     return Conclusion(
         " ".join(sentences),
         (*doubts(run, expected=expected), *_of_the_plan(plan, calibration)),
     )
+
+
+def _overall(found: Sequence[Check], few: bool) -> str:
+    if few:
+        inside = sum(check.is_inside for check in found)
+        return f"Measured, {inside} of {len(found)} figures lay inside what was predicted."
+    answers = {check.held for check in found}
+    held = "held" if answers == {Answer.YES} else "did not hold" if Answer.NO in answers else "held in part"
+    return f"Measured, what it predicts {held}."
+
+
+def _outcome(check: Check, few: bool) -> str:
+    return ("inside" if check.is_inside else "outside") if few else check.outcome
 
 
 def _planned(plan: Plan) -> str:

@@ -28,7 +28,8 @@ _FULL_TIMES = 8
 _FULL_BLOCKS = 12
 #: … and where that is worth more than blocks, other values.
 _FULL: Mapping[str, Mapping[str, Any]] = {
-    "worker_counts": {"worker_counts": [1, 2, 4], "jobs": 40, "pool_jobs": 10}
+    "worker_counts": {"worker_counts": [1, 2, 4], "jobs": 40, "pool_jobs": 10},
+    "capacity_plan": {"base_blocks": _FULL_BLOCKS},
 }
 
 
