@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from fuze_bench.lab.load.job_load import JobLoad
 from fuze_bench.lab.questions import priorities, priority_answer, priority_plots
 from fuze_bench.lab.queueing.formulas import cobham_mg1_mean_waits_s, cobham_mmc_mean_waits_s
 from fuze_bench.lab.queueing.replay import replay
-from fuze_bench.lab.runs.results import Run
+from fuze_bench.lab.runs.results import KNOWN, Run
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "queue_priorities.ipynb"
 QUEUES = ("high", "default", "low")
@@ -232,6 +233,16 @@ def test_a_queue_that_has_to_grow_has_no_wait_even_where_that_was_not_seen():
     rows = pd.DataFrame({"slope": [None], "grew": False, "must_grow": [True]})
     assert priorities.has_no_wait(rows)
     assert not priorities.has_no_wait(rows.assign(must_grow=False))
+
+
+def test_the_interval_of_a_run_that_its_precision_ended_is_wider(run: Run):
+    bounds = []
+    for ended in (run.ended, f"{KNOWN} 5% after 6 blocks"):
+        sentence = priority_answer.do_priorities_work(replace(run, ended=ended), CAPACITY_PER_S).sentence
+        [found] = re.findall(r"times as long as high \(([\d.]+) to ([\d.]+)\)", sentence)
+        bounds.append([float(bound) for bound in found])
+    (low, high), (early_low, early_high) = bounds
+    assert early_low < low < high < early_high
 
 
 def test_the_answer_says_that_priorities_work_and_who_starves(run: Run):

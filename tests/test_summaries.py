@@ -6,11 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from run_folders import event_row, fill, new_run, trial_row
+from scipy.special import stdtrit
 
 from fuze_bench.lab.judgement.stats import quantile
 from fuze_bench.lab.judgement.summaries import (
     OF_WAITING,
     comparison_table,
+    comparisons,
     figures,
     growing,
     resources_table,
@@ -19,7 +21,7 @@ from fuze_bench.lab.judgement.summaries import (
 )
 from fuze_bench.lab.judgement.tables import GROWS, TOO_FEW, cell, show
 from fuze_bench.lab.runs.records import SeriesRow
-from fuze_bench.lab.runs.results import load_run
+from fuze_bench.lab.runs.results import KNOWN, load_run
 
 
 def test_the_comparison_table_compares_with_the_baseline(tmp_path: Path):
@@ -30,6 +32,25 @@ def test_the_comparison_table_compares_with_the_baseline(tmp_path: Path):
     assert table.loc["2 fork workers", "median: jobs done per second"] == 4.0
     assert table.loc["2 fork workers", "times 1 fork worker"] == pytest.approx(2.0)
     assert pd.isna(table.loc["1 fork worker", "times 1 fork worker"])
+
+
+def test_every_interval_of_a_run_that_its_precision_ended_is_wider(tmp_path: Path):
+    """That of a ratio, of the baseline's copy to it, and of the noise floor beside each."""
+    writer, experiment = new_run(tmp_path, blocks=8)
+    for planned in experiment.plan():
+        value = 1.0 + 0.1 * (7 * planned.number % 5)
+        writer.add(planned, trial_row(planned, throughput_per_s=value), [event_row(planned)])
+    widths = []
+    for why in ("all 8 blocks done", f"{KNOWN} 5% after 8 blocks"):
+        writer.end(why, {})
+        found = comparisons(load_run(tmp_path))
+        ratios = [c.ratio for c in found] + [c.floor for c in found if c.floor]
+        assert len(ratios) == 3
+        widths.append([math.log(ratio.high / ratio.low) for ratio in ratios])
+    of_all, of_early = widths
+    assert [early / whole for early, whole in zip(of_early, of_all, strict=True)] == pytest.approx(
+        [stdtrit(7, 0.9775) / stdtrit(7, 0.975)] * 3
+    )
 
 
 def test_the_worst_window_is_not_the_whole_runs_quantile():

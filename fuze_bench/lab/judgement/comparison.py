@@ -114,7 +114,9 @@ def compare(
         name,
         baseline,
         ratio_within_blocks(by_block, baseline_by_block, stopped_early=stopped_early),
-        ratio_within_blocks(copy_by_block, baseline_by_block) if copy_by_block else None,
+        ratio_within_blocks(copy_by_block, baseline_by_block, stopped_early=stopped_early)
+        if copy_by_block
+        else None,
     )
 
 

@@ -77,11 +77,17 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(statistics.median(values), min(values), max(values), len(values)) if values else None
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """Student's t interval of the mean at LEVEL, over values of one block each; None with fewer than two."""
+def mean_interval(
+    values: Sequence[float], *, stopped_early: bool = False
+) -> tuple[float, float] | tuple[None, None]:
+    """Student's t interval of the mean at LEVEL, over values of one block each; None with fewer than two.
+
+    `stopped_early` as for `ratio_within_blocks`.
+    """
     if len(values) < 2:
         return None, None
-    half = _t(len(values) - 1, LEVEL) * statistics.stdev(values) / math.sqrt(len(values))
+    level = LEVEL_STOPPED_EARLY if stopped_early else LEVEL
+    half = _t(len(values) - 1, level) * statistics.stdev(values) / math.sqrt(len(values))
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 

@@ -107,7 +107,7 @@ def comparisons(run: Run, figure: str | None = None) -> list[Comparison]:
             stopped_early=early,
         )
         for label in labels[1:]
-    ] + ([compare(f"{labels[0]} again", copy, labels[0], reference)] if copy else [])
+    ] + ([compare(f"{labels[0]} again", copy, labels[0], reference, stopped_early=early)] if copy else [])
 
 
 def comparison_table(run: Run, figure: str | None = None) -> pd.DataFrame:

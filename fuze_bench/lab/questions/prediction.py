@@ -227,7 +227,7 @@ def measured_figures(run: Run, label: str, target_s: float | None = None) -> dic
     for name in _FIGURES:
         values = [table[name] for table in tables if name in table]
         if values and len(values) == len(tables):
-            low, high = mean_interval(values)
+            low, high = mean_interval(values, stopped_early=run.ended_early)
             if low is not None and high is not None:
                 low, high = max(low, 0.0), min(high, _MOST.get(name, math.inf))
             found[name] = Range(statistics.fmean(values), low, high)

@@ -23,13 +23,13 @@ def do_priorities_work(run: Run, capacity: float) -> Conclusion:
         return none
     table = table[~table["copy"]]
     below, above = table[table["utilisation"] < 1], table[table["utilisation"] >= 1]
-    sentences = _first_against_last(below) + _against_theory(below) + _who_starves(above)
+    sentences = _first_against_last(below, run.ended_early) + _against_theory(below) + _who_starves(above)
     exploratory = "" if table["block"].nunique() >= BLOCKS_TO_CONCLUDE else "Exploratory: "
     found = checks.doubts(run, expected=frozenset({"growing backlog"}) if len(above) else frozenset())
     return Conclusion(exploratory + " ".join(sentences), (*_own_doubts(table), *found))
 
 
-def _first_against_last(below: pd.DataFrame) -> list[str]:
+def _first_against_last(below: pd.DataFrame, ended_early: bool) -> list[str]:
     """At the highest utilisation at which strict still has waits to state, of the first queue and of the last."""
     for wanted in sorted(below["utilisation"].unique(), reverse=True):
         chosen = below[below["utilisation"] == wanted]
@@ -37,7 +37,7 @@ def _first_against_last(below: pd.DataFrame) -> list[str]:
         found = {
             strategy: ratio
             for strategy, rows in chosen.groupby("strategy", sort=False)
-            if (ratio := _last_over_first(rows, first, last)) is not None
+            if (ratio := _last_over_first(rows, first, last, ended_early)) is not None
         }
         if "strict" in found:
             strict = chosen[chosen["strategy"] == "strict"]
@@ -47,11 +47,11 @@ def _first_against_last(below: pd.DataFrame) -> list[str]:
     return ["With strict, no wait of the first queue could be compared with one of the last."]
 
 
-def _last_over_first(rows: pd.DataFrame, first: str, last: str) -> Ratio | None:
+def _last_over_first(rows: pd.DataFrame, first: str, last: str, ended_early: bool) -> Ratio | None:
     of_first, of_last = rows[rows["queue"] == first], rows[rows["queue"] == last]
     if first == last or has_no_wait(of_first) or has_no_wait(of_last):
         return None
-    return ratio_within_blocks(_by_block(of_last), _by_block(of_first))
+    return ratio_within_blocks(_by_block(of_last), _by_block(of_first), stopped_early=ended_early)
 
 
 def _with_strict(wanted: float, rows: pd.DataFrame, first: str, last: str, ratio: Ratio) -> str:
