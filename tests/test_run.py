@@ -154,17 +154,20 @@ def test_it_ends_when_every_ratio_is_known_well_enough(tmp_path: Path) -> None:
 def test_no_block_is_begun_that_would_end_after_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of 4 s in 10 s: a third one would end after 12."""
+    """Blocks of 4 s in 10 s: a third one would end after 12. What is measured before the first counts as well, and
+    takes no run its first block."""
     writer, experiment = new_run(tmp_path, factors={"workers": [1]}, blocks=10)
     now_s = [0.0]
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
-    blocks = run._Blocks(experiment, writer, 10.0, None)
-    made = []
-    for planned in blocks:
-        made.append(planned.number)
-        now_s[0] += 2.0
-    assert made == [1, 2, 3, 4]
-    assert blocks.why == "the time of 10 s is spent after 2 blocks"
+    for ceiling_s, made_in_time in ((0.0, 2), (2.5, 1), (11.0, 1)):
+        blocks = run._Blocks(experiment, writer, 10.0, None)
+        now_s[0] += ceiling_s
+        made = []
+        for planned in blocks:
+            made.append(planned.block)
+            now_s[0] += 2.0
+        assert made == [1, 1, 2, 2][: 2 * made_in_time]
+        assert blocks.why.startswith(f"the time of 10 s is spent after {made_in_time} block")
 
 
 def test_a_precision_that_is_never_reached_ends_all_the_same(

@@ -134,20 +134,24 @@ def _check_is_the_same(run: Run, settings: Settings) -> None:
 
 
 class _Blocks:
-    """The trials to make, block by block, until there is reason to end, which `why` then says."""
+    """The trials to make, block by block, until there is reason to end, which `why` then says.
+
+    The time counts from when this is made: what is measured before the first block, such as the sender's ceiling, is
+    part of it.
+    """
 
     def __init__(
         self, experiment: Experiment, writer: RunWriter, budget_s: float | None, precision: float | None
     ) -> None:
         self._experiment, self._writer = experiment, writer
         self._budget_s, self._precision = budget_s, precision
+        self._begin_s = time.monotonic()
         self.why = ""
 
     def __iter__(self) -> Iterator[PlannedTrial]:
-        begin_s = time.monotonic()
         longest_s = 0.0
         for block in itertools.count(1):
-            if why := self._reason_to_end(block, time.monotonic() - begin_s, longest_s):
+            if why := self._reason_to_end(block, time.monotonic() - self._begin_s, longest_s):
                 self.why = why
                 return
             block_begin_s = time.monotonic()
@@ -167,7 +171,8 @@ class _Blocks:
                 return (
                     f"not known to {self._precision:.0%} after {block - 1} blocks: the machine is too noisy"
                 )
-        if self._budget_s is not None and spent_s + longest_s > self._budget_s:
+        # However short the time, one block is made: a run of none says nothing.
+        if self._budget_s is not None and block > 1 and spent_s + longest_s > self._budget_s:
             return f"the time of {duration(self._budget_s)} is spent after {block - 1} blocks"
         return None
 

@@ -44,8 +44,10 @@ def search_knees(
     """Look for the knee of each mode, the one after the other, and record every trial in one run folder.
 
     `workers`: of RQ. `embedding_model`: instead of that of `settings`, which are the environment's by default.
-    `budget_s`: each mode gets an equal share of it, and begins no trial beyond. Raises LabError.
+    `budget_s`: each mode gets an equal share of what measuring the sender's ceiling leaves of it, and begins no trial
+    beyond, but its first. Raises LabError.
     """
+    begin_s = time.monotonic()
     for mode in modes:
         if mode not in WAYS:
             raise LabError(f"there is no mode {mode!r}: {nearest(mode, WAYS)}")
@@ -64,8 +66,9 @@ def search_knees(
         # A slow machine may not be able to offer where the search is to begin.
         starts = {mode: min(start, cap_per_s) for mode, start in search.start_per_s.items()}
         search = replace(search, cap_per_s=cap_per_s, start_per_s=starts)
+        left_s = None if budget_s is None else budget_s - (time.monotonic() - begin_s)
         for mode in modes:
-            measured.find(mode, search, None if budget_s is None else budget_s / len(modes))
+            measured.find(mode, search, None if left_s is None else left_s / len(modes))
     measured.label_all()
     measured.writer.end("every search came to its end", {"search": search.to_mapping()})
     return load_run(folder)
@@ -114,7 +117,9 @@ class _Trials:
             cap_per_s=search.cap_per_s,
             within=search.within,
             most_trials=search.most_trials,
-            is_time_left=lambda: budget_s is None or time.monotonic() - begin_s + longest_s < budget_s,
+            is_time_left=lambda: (
+                budget_s is None or not longest_s or time.monotonic() - begin_s + longest_s < budget_s
+            ),
         )
         self._shown.say(f"{WAYS[mode]}: {knee.sentence}")
 
