@@ -7,10 +7,21 @@ from pathlib import Path
 import nbformat
 from report_runs import papermill
 
+from fuze_bench.lab.judgement.checks import CONCLUSION_MIME_TYPE
+
 
 def run_notebook(notebook: Path, tmp_path: Path, parameters: str) -> str:
-    """What the last cell showed. `parameters` as YAML; the runs go to `tmp_path`/data, without the model."""
+    """Its answer. `parameters` as YAML; the runs go to `tmp_path`/data, without the model."""
     done = papermill(tmp_path, notebook, "-y", parameters)
     assert done.returncode == 0, done.stderr[-2000:]
-    last = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1]
-    return str(last.outputs[0]["data"]["text/plain"]) + str(last.outputs[0]["data"].get("text/html"))
+    return answer_in(tmp_path / "out.ipynb")
+
+
+def answer_in(executed: Path) -> str:
+    """What an executed notebook concluded, as text and as HTML. Below it stands every verdict of its run."""
+    *_, conclusion, _, verdicts = nbformat.read(executed, as_version=4).cells
+    shown = verdicts.outputs[0]["data"]["text/html"]
+    assert all(name in shown for name in ("too few blocks", "lost", "trend inside the window")), shown
+    data = conclusion.outputs[0]["data"]
+    assert CONCLUSION_MIME_TYPE in data
+    return str(data["text/plain"]) + str(data["text/html"])

@@ -201,7 +201,7 @@ def test_where_none_counts_a_prediction_is_unknown(built: Run, tmp_path: Path) -
     forecast = prediction.forecasts(built, experiment_of(20, workers=[2, 3], duration_s=5), target_s=1.0)
     run = late(built_run(tmp_path / "run", experiment_of(20, workers=[2, 3], duration_s=5)))
     table, plot, answer = shown(
-        prediction.checks_table(prediction.checked(forecast, run)),
+        prediction.checks_table(prediction.checked(forecast, run), run),
         prediction_plots.waits(forecast, run),
         prediction.whether_it_held(made, forecast, run),
     )

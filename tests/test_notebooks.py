@@ -1,11 +1,11 @@
 """The notebooks as committed, and as papermill runs them."""
 
 import ast
-import json
 from pathlib import Path
 
 import nbformat
 import pytest
+from notebook_runs import answer_in
 from report_runs import papermill
 
 from fuze_bench.errors import LabError
@@ -44,14 +44,13 @@ def test_a_real_run_and_its_analysis_from_the_run_folder_alone(tmp_path: Path):
     assert len(run.events) == 18
     assert run.settings["FUZE_EMBEDDING_MODEL"] == "off"
     assert not list((folder / "trials").iterdir()), "good trials leave no files behind"
-    first = json.loads((tmp_path / "out.ipynb").read_text())
+    first = answer_in(tmp_path / "out.ipynb")
 
     again = papermill(tmp_path, WORKER_COUNTS, "-p", "run_dir", str(folder))
     assert again.returncode == 0, again.stderr
     assert len(list((tmp_path / "data" / "runs").iterdir())) == 1, "it measured again"
-    second = json.loads((tmp_path / "out.ipynb").read_text())
-    assert "had the highest median throughput" in _text(first["cells"][-1])
-    assert _text(first["cells"][-1]) == _text(second["cells"][-1])
+    assert "had the highest median throughput" in first
+    assert answer_in(tmp_path / "out.ipynb") == first
 
 
 def namespace_of(*cells: str) -> dict[str, object]:
@@ -83,7 +82,3 @@ def test_a_list_is_one_and_text_is_none():
     for text in ("fork", "[1, 2]"):
         with pytest.raises(LabError, match=r"give it to papermill as -y '\{kinds: \[1, 2\]\}'"):
             as_list("kinds", text)
-
-
-def _text(cell) -> str:
-    return "".join(cell["outputs"][0]["data"]["text/html"])

@@ -190,8 +190,13 @@ def test_a_browser_needs_no_network_and_nothing_overflows(report: Path, browser:
     assert problems == []
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
+    # Beside the first column of a table, which stays, what is said in words still has room on a phone.
+    assert tab.evaluate(
+        "[...document.querySelectorAll('.words')].every(e => e.offsetWidth <= innerWidth / 2)"
+    )
     if "broken" not in page:
         assert tab.evaluate("document.images.length") > 0
+        assert tab.evaluate("document.querySelectorAll('.words').length") > 0
     context.close()
 
 

@@ -96,8 +96,8 @@ def test_the_bar_moves_with_the_jobs_and_is_full_at_the_end(shown: Shown) -> Non
 def test_tables_plots_and_answers_of_both_runs_are_there_and_no_error(shown: Shown) -> None:
     output = shown.page.locator(".jp-OutputArea-output")
     tables = output.locator("table.figures")
-    expect(tables).to_have_count(2)
-    for number, label in enumerate(("2 simple workers", "4 fork workers")):
+    expect(tables).to_have_count(3)
+    for number, label in enumerate(("2 simple workers", "trend inside the window", "4 fork workers")):
         expect(tables.nth(number)).to_be_visible()
         expect(tables.nth(number).get_by_role("row").filter(has_text=label)).to_have_count(1)
     plots = output.locator("img")

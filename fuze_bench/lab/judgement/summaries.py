@@ -11,6 +11,7 @@ import pandas as pd
 from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.stats import LEVEL, SAMPLES_BEYOND, quantile, spread
 from fuze_bench.lab.judgement.tables import GROWS
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 
 if TYPE_CHECKING:
     from fuze_bench.lab.runs.results import Run
@@ -111,7 +112,7 @@ def comparisons(run: Run, figure: str | None = None) -> list[Comparison]:
 
 
 def comparison_table(run: Run, figure: str | None = None) -> pd.DataFrame:
-    """A row a configuration: trials, median, lowest and highest of a figure, and the ratio to the baseline."""
+    """A row a configuration: trials, median, lowest and highest of a figure, the ratio to the baseline, and DOUBTS."""
     figure = figure or primary_figure(run)
     table, labels = figures(run), list(run.experiment.labels.values())
     ratios = {c.name: c.ratio for c in comparisons(run, figure)}
@@ -129,13 +130,14 @@ def comparison_table(run: Run, figure: str | None = None) -> pd.DataFrame:
                 f"times {labels[0]}": ratio.mean if ratio else None,
                 f"{LEVEL:.0%} from": ratio.low if ratio else None,
                 f"{LEVEL:.0%} to": ratio.high if ratio else None,
+                DOUBTS: doubts_beside(run, label),
             }
         )
     return pd.DataFrame(rows).set_index("configuration")
 
 
 def times_table(run: Run) -> pd.DataFrame:
-    """A row a configuration: median and 95th percentile over the jobs of all its trials, in seconds, and how many.
+    """A row a configuration: median and 95th percentile over the jobs of all its trials, in seconds, how many, and DOUBTS.
 
     Of these pooled jobs there is no interval: they are not independent. Where a queue grew, GROWS stands for the times
     that grow with it.
@@ -150,7 +152,7 @@ def times_table(run: Run) -> pd.DataFrame:
             has_none = grows and column in ("wait_ms", "total_ms")
             row[f"{name} median, s"] = GROWS if has_none else statistics.median(values) if values else None
             row[f"{name} p95, s"] = GROWS if has_none else quantile(values, 0.95)
-        rows.append(row)
+        rows.append({**row, DOUBTS: doubts_beside(run, label)})
     return pd.DataFrame(rows).set_index("configuration")
 
 

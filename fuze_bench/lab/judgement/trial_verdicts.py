@@ -238,6 +238,8 @@ def growing_backlog(
 ) -> Verdict:
     """Whether a queue grew while load was offered: then it has no typical wait, and no quantile says anything."""
     name = GROWING_BACKLOG
+    if trial.get("arrivals") == "backlog":
+        return _verdict(trial, name, Answer.NO, "all jobs came at once, and none after")
     growths = queue_growth(trial, series)
     known = [growth for growth in growths.values() if growth is not None]
     growing = [growth for growth in known if growth.grows]
@@ -276,7 +278,8 @@ def trend(trial: Row, events: pd.DataFrame) -> Verdict:
 def too_few_blocks(blocks: int) -> Verdict:
     """Whether a run's blocks are too few for a claim."""
     answer = Answer.YES if blocks < BLOCKS_TO_CONCLUDE else Answer.NO
-    return Verdict("too few blocks", answer, f"{blocks} blocks, {BLOCKS_TO_CONCLUDE} are needed for a claim")
+    made = f"{blocks} block{'' if blocks == 1 else 's'}"
+    return Verdict("too few blocks", answer, f"{made}, {BLOCKS_TO_CONCLUDE} are needed for a claim")
 
 
 def _done_per_s(trial: Row, events: pd.DataFrame, queue: str) -> float | None:

@@ -15,6 +15,7 @@ from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import checks, stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion
 from fuze_bench.lab.judgement.tables import TOO_FEW, cell
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 from fuze_bench.lab.questions.plots import LOOKS, Plot, legend_below, nothing_to_draw
 from fuze_bench.lab.runs.records import REFUSED
 from fuze_bench.lab.runs.results import Run
@@ -168,7 +169,7 @@ def outages_table(run: Run) -> pd.DataFrame:
 
 
 def saves_table(run: Run) -> pd.DataFrame:
-    """A row a configuration: what was offered, answered, done, lost and duplicated, and how long answers took."""
+    """A row a configuration: what was offered, answered, done, lost and duplicated, how long answers took, and DOUBTS."""
     trials, events = run.good_trials(), run.good_events()
     rows = []
     for label, name in names(run.experiment).items():
@@ -188,6 +189,7 @@ def saves_table(run: Run) -> pd.DataFrame:
                 "answer median, ms": _median(answers_ms),
                 "answer p95, ms": TOO_FEW if p95 is None else p95,
                 "longest answer, ms": _most_ms(answers_ms),
+                DOUBTS: doubts_beside(run, label),
             }
         )
     return pd.DataFrame(rows).set_index("configuration")

@@ -23,6 +23,7 @@ from fuze_bench.lab.judgement.checks import Conclusion, doubts, nothing_counts
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, mean_interval, quantile
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.trial_verdicts import GROWING_BACKLOG
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.planning.plan import Plan
 from fuze_bench.lab.planning.plan_evidence import Evidence, gather
@@ -295,11 +296,14 @@ def checked(forecast: Sequence[Forecast], run: Run) -> list[Check]:
     return found
 
 
-def checks_table(found: Sequence[Check]) -> pd.DataFrame:
-    """A row a prediction: predicted and measured, each with its bounds, and its outcome."""
-    rows = [(c.label, c.figure, *_bounds(c.predicted), *_bounds(c.measured), c.outcome) for c in found]
+def checks_table(found: Sequence[Check], run: Run) -> pd.DataFrame:
+    """A row a prediction: predicted and measured, each with its bounds, its outcome, and DOUBTS about what was measured."""
+    rows = [
+        (c.label, c.figure, *_bounds(c.predicted), *_bounds(c.measured), c.outcome, doubts_beside(run, c.label))
+        for c in found
+    ]
     columns = ["configuration", "figure", "predicted", *_BOUNDS]
-    columns += ["measured", *(f"measured, {bound}" for bound in _BOUNDS), "measured against predicted"]
+    columns += ["measured", *(f"measured, {bound}" for bound in _BOUNDS), "measured against predicted", DOUBTS]
     return pd.DataFrame(rows, columns=columns).set_index("configuration")
 
 

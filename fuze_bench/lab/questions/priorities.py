@@ -21,6 +21,7 @@ from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement.growth import growth_of
 from fuze_bench.lab.judgement.stats import LEVEL, quantile
 from fuze_bench.lab.judgement.tables import GROWS, TOO_FEW, cell
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 from fuze_bench.lab.queueing import formulas as queueing_formulas
 from fuze_bench.lab.queueing import queue_growth
 from fuze_bench.lab.queueing.replay import replay
@@ -42,6 +43,7 @@ _WAITS = [
     "same jobs, ideal queue: mean, ms",
     "Cobham: mean, ms",
     "growth, jobs per second",
+    DOUBTS,
 ]
 #: Replays of a strategy that draws, of which the mean is taken: one alone is as much chance as the trial was.
 _DRAWS = 20
@@ -284,7 +286,11 @@ def has_no_wait(rows: pd.DataFrame) -> bool:
 
 
 def waits_table(run: Run, capacity: float) -> pd.DataFrame:
-    """A row a utilisation, strategy and queue: waits in milliseconds, beside the ideal queue and Cobham; or growth."""
+    """A row a utilisation, strategy and queue: waits in milliseconds, beside the ideal queue and Cobham; or growth.
+
+    DOUBTS are those about the trials, all queues together.
+    """
+    label_of = run.trials.set_index("trial")["label"]
     table = by_trial(run, capacity)
     table = table[~table["copy"]]
     waits_ms = run.good_events().dropna(subset=["wait_ms"]).groupby(["trial", "queue"])["wait_ms"].apply(list)
@@ -304,6 +310,7 @@ def waits_table(run: Run, capacity: float) -> pd.DataFrame:
                 "same jobs, ideal queue: mean, ms": None if grows else mean_ms_of(chosen["replay_s"]),
                 "Cobham: mean, ms": None if grows else mean_ms_of(chosen["cobham_s"]),
                 "growth, jobs per second": None if slope is None else slope.in_figures,
+                DOUBTS: doubts_beside(run, *label_of[chosen["trial"]]),
             }
         )
     return pd.DataFrame(rows, columns=_WAITS).set_index("queue")

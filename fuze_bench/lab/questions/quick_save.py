@@ -17,6 +17,7 @@ from fuze_bench.lab.judgement.growth import line_through_stretches
 from fuze_bench.lab.judgement.knee import Attempt, Knee, find_knee
 from fuze_bench.lab.judgement.stats import quantile
 from fuze_bench.lab.judgement.tables import GROWS, cell
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on
 from fuze_bench.lab.judgement.trial_verdicts import Row, generator_late, generator_saturated
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.runs.records import OK, REFUSED
@@ -117,7 +118,7 @@ def _ms_longer_each_s(acknowledged: pd.DataFrame, target_ms: float) -> float | N
 
 
 def attempts_table(run: Run) -> pd.DataFrame:
-    """A row a trial, by mode and rate: what was offered, whether it held, latencies and rates.
+    """A row a trial, by mode and rate: what was offered, whether it held, latencies and rates, and DOUBTS.
 
     Latency is from the intended send time to the answer. Where answers took longer and longer, it has no median and no
     p95 (GROWS): the longer the trial, the higher they would be. `p95` is missing where there are too few answers.
@@ -141,6 +142,7 @@ def attempts_table(run: Run) -> pd.DataFrame:
                 "answered in time /s": found.goodput_per_s,
                 "stored meanwhile /s": _stored_per_s(trial, events),
                 "why not": found.why,
+                DOUBTS: doubts_on(run, [int(trial["trial"])], leave_out=_EXPECTED),
             }
         )
     return pd.DataFrame(rows).set_index("processed")

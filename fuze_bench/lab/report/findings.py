@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from fuze_bench.errors import FuzeError, one_line
 from fuze_bench.lab.judgement import summaries
 from fuze_bench.lab.judgement.checks import CONCLUSION_MIME_TYPE, Conclusion
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on
 from fuze_bench.lab.planning.decision import Decision, can_decide, decide
 from fuze_bench.lab.runs.hidden_paths import HiddenPaths
 from fuze_bench.lab.runs.results import RUN_MIME_TYPE, Run, load_run
@@ -117,6 +118,7 @@ def trials_table(findings: Findings) -> pd.DataFrame:
                     "lost": table["lost"],
                     "done twice": table["duplicated"],
                     "status": table["status"].mask(table["trial"].isin(run.invalid), DOES_NOT_COUNT),
+                    DOUBTS: [doubts_on(run, [trial]) for trial in table["trial"]],
                     "notebook": finding.name,
                     "run": run.experiment.name,
                     "block": table["block"],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS
 from fuze_bench.lab.planning import decision_text
 from fuze_bench.lab.planning.decision import RULE, Decision
 from fuze_bench.lab.report import findings, pages
@@ -80,12 +81,14 @@ def _machine(run: Run) -> dict[str, object]:
 
 
 def _trials(found: Findings) -> dict[str, Any]:
-    """Heads, and rows of (text, value to sort by); a missing figure sorts last."""
+    """Heads, and rows of (text, value to sort by, whether it is words that may be broken); a missing figure sorts last."""
     table = findings.trials_table(found)
     rows = [
         [
-            (cell(value), "" if cell(value) == "–" else str(value))
-            for value in (each.item() if hasattr(each, "item") else each for each in row)
+            (cell(value), "" if cell(value) == "–" else str(value), name == DOUBTS)
+            for name, value in zip(
+                table.columns, (each.item() if hasattr(each, "item") else each for each in row), strict=True
+            )
         ]
         for row in table.itertuples(index=False, name=None)
     ]
