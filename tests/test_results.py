@@ -13,6 +13,7 @@ from run_folders import STAMP_NS, event_row, fill, new_run, trial_row
 from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import checks, summaries
 from fuze_bench.lab.questions import answers
+from fuze_bench.lab.questions.pool_baseline import against_pool
 from fuze_bench.lab.runs.records import DERIVED_EVENT_COLUMNS, EventRow, SeriesRow, TrialRow, columns
 from fuze_bench.lab.runs.results import KNOWN, RunWriter, load_run, new_folder
 
@@ -151,6 +152,30 @@ def test_with_enough_blocks_it_claims_and_says_where_more_workers_stop_paying(tm
     assert checks.precise_enough(run, 0.05)
     assert not checks.precise_enough(load_run(_short(tmp_path / "short")), 0.05), "too few blocks"
     assert [c.name for c in summaries.comparisons(run)][-1] == "1 fork worker again"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        (1, "(4 jobs, 1 block, exploratory): 2 simple workers did 12 times what 2 pool workers did;"
+            " 2 fork workers did 6 times what 2 pool workers did."),
+        (6, "(4 jobs, 6 blocks): 2 simple workers did 12 times what 2 pool workers did (12 to 12);"),
+    ],
+)  # fmt: skip
+def test_every_kind_is_compared_with_rqs_own_pool(tmp_path: Path, blocks: int, words: str) -> None:
+    writer, experiment = new_run(tmp_path / "run")
+    fill(writer, experiment, {1: [1.0] * 2, 2: [2.0] * 2})
+    kinds = ["simple", "pool", "fork"]
+    small = against_pool(kinds, workers=2, origin_latency_ms=300, jobs=4, pages=None, seed=1)
+    assert [c.kind for c in small.configurations] == ["pool", "simple", "fork"]
+    pool_writer, _ = new_run(tmp_path / "pool", **{**small.to_mapping(), "blocks": blocks})
+    done = {"pool": 0.25, "simple": 3.0, "fork": 1.5}
+    for planned in replace(small, blocks=blocks).plan():
+        row = trial_row(planned, throughput_per_s=done[planned.configuration.kind])
+        pool_writer.add(planned, row, [event_row(planned)])
+    found = answers.how_many_workers(load_run(tmp_path / "run"), load_run(tmp_path / "pool"))
+    assert f"Against RQ's own pool {words}" in found.sentence
+    assert any(doubt.startswith("Against RQ's own pool: A backlog of 4 is short") for doubt in found.doubts)
 
 
 def test_what_may_have_paid_is_not_said_not_to_have_paid(tmp_path: Path) -> None:

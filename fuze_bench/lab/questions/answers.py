@@ -11,6 +11,7 @@ from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.questions.plots import series_of
+from fuze_bench.lab.questions.pool_baseline import against_pool_in_words
 from fuze_bench.lab.queueing.scalability import NotIdentifiable, fit_scalability
 from fuze_bench.lab.runs.results import Run
 
@@ -22,8 +23,11 @@ _FEW_COUNTS = 3
 _LEAST_PER_WORKER = 5
 
 
-def how_many_workers(run: Run) -> Conclusion:
-    """Which configuration was fastest, and where adding workers stopped paying; `checks.nothing_counts` if none counts."""
+def how_many_workers(run: Run, pool_run: Run | None = None) -> Conclusion:
+    """Which configuration was fastest, and where adding workers stopped paying; `checks.nothing_counts` if none counts.
+
+    `pool_run`: a run of `pool_baseline.against_pool`, whose ratios are then said, too.
+    """
     if none := nothing_counts(run, "which configuration is fastest"):
         return none
     table = summaries.figures(run)
@@ -47,8 +51,12 @@ def how_many_workers(run: Run) -> Conclusion:
         if comparison.name == best
     ]
     sentences += _where_it_stops_paying(run) + _by_the_scalability_law(run)
+    reasons = [*doubts(run), *_short_backlog(run)]
+    if pool_run is not None:
+        sentences.append(against_pool_in_words(pool_run))
+        reasons += [f"Against RQ's own pool: {doubt}" for doubt in _short_backlog(pool_run)]
     exploratory = "" if _blocks(run) >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "
-    return Conclusion(exploratory + " ".join(sentences), (*doubts(run), *_short_backlog(run)))
+    return Conclusion(exploratory + " ".join(filter(None, sentences)), tuple(reasons))
 
 
 def _where_it_stops_paying(run: Run) -> list[str]:
