@@ -146,7 +146,7 @@ def test_the_tables_state_what_became_of_the_saves():
     assert list(table["answered"]) == [10, 10, 10]
     assert table.loc[AWAY, "longest answer, ms"] == pytest.approx(600)
     assert table.loc[THREADS, "first save to last done, s"] == pytest.approx(19)
-    assert set(table["answer p95, ms"]) == {"too few"}
+    assert table["answer p95, ms"].isna().all()
     outages = fallback_timeline.outages_table(run)
     assert len(outages) == 1
     assert outages["longest answer while away, ms"].iloc[0] == pytest.approx(200)

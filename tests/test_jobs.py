@@ -19,7 +19,6 @@ from fuze_bench.lab.load.jobs import (
     JobCall,
     find_function,
     load_jobs,
-    lost_and_duplicated,
     read_record,
     run_job,
 )
@@ -100,21 +99,9 @@ def test_what_comes_at_the_same_time_gets_lines_of_its_own(tmp_path: Path) -> No
     assert sorted(found["job"]) == [1_000 * thread + number for thread in range(4) for number in range(200)]
 
 
-def test_lost_and_duplicated_jobs_are_told_by_their_lines(tmp_path: Path) -> None:
-    record = tmp_path / "record.jsonl"
-    for number in (1, 2, 2, 4):
-        run_job(number, "builtins:len", [[]], {}, str(record))
-    retried = tmp_path / "tried"
-    for _ in range(2):
-        run_job(5, "their_jobs:try_again_once", [str(retried)], {}, str(record))
-    found = read_record(record)
-    assert list(found["status"])[-2:] == ["again", "processed"]
-    assert lost_and_duplicated(found, range(1, 6)) == ([3], [2])
-
-
 def test_a_record_without_lines_is_empty_and_a_damaged_one_is_said_so(tmp_path: Path) -> None:
     record = tmp_path / "record.jsonl"
-    assert lost_and_duplicated(read_record(record), [1]) == ([1], [])
+    assert read_record(record).empty
     record.write_text('{"job": 1, "started_ns": 1, "done_ns": 2}\n{"job": 2, "sta')
     with pytest.raises(LabError, match="line 2 is damaged"):
         read_record(record)

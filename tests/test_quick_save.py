@@ -21,6 +21,7 @@ from fuze_bench.lab.questions.quick_save import (
     how_much_it_takes,
     knees,
     knees_table,
+    windows_table,
 )
 from fuze_bench.lab.questions.quick_save_plots import goodput, latency
 from fuze_bench.lab.questions.quick_save_search import search_knees
@@ -93,7 +94,7 @@ def test_goodput_stands_beside_throughput_and_what_is_processed_meanwhile(tmp_pa
     fewer = table.loc["within the request"]
     assert (fewer["saves"], fewer["median, ms"]) == (50, 20.0)
     assert fewer["answered in time /s"] == 4.9
-    assert TOO_FEW in show(table, missing=TOO_FEW).to_html()
+    assert f"{TOO_FEW}: 200 needed" in show(table).to_html()
     assert list(table["p95, ms"].isna()) == [True, False]
 
 
@@ -192,6 +193,25 @@ def test_answers_that_took_longer_and_longer_have_no_quantile(tmp_path: Path) ->
     assert list(table.loc[40.0, ["held", "median, ms", "p95, ms"]]) == ["no", GROWS, GROWS]
     assert list(table.loc[20.0, ["held", "median, ms", "p95, ms"]]) == ["yes", 20.0, 20.0]
     assert latency(run).png().startswith(b"\x89PNG")
+
+
+def test_the_quarters_of_a_window_show_whether_answers_took_longer(three_ways: Run, tmp_path: Path) -> None:
+    """Of the highest rate that held and the lowest that did not; the worst quarter's median is not the trial's."""
+    made = [tried("rq", 20, [Save()] * 200), tried("rq", 40, [Save(ack_ms=20 + 2 * n) for n in range(400)])]
+    search = replace(SEARCH, start_per_s={"rq": 20.0}, most_trials=2, within=0.09)
+    table = windows_table(write_run(tmp_path / "run", made, search=search))
+    quarters = [f"p50 of quarter {n} alone, ms" for n in (1, 2, 3, 4)]
+    assert list(table["offered /s"]) == [20.0, 40.0]
+    assert list(table["held"]) == ["yes", "no"]
+    assert list(table["p50 of all, ms"]) == [20.0, GROWS]
+    assert list(table[quarters].iloc[0]) == [20.0] * 4
+    # Of a hundred saves the 50th: 20 + 2 × 49, and 200 ms more with each quarter.
+    assert list(table[quarters].iloc[1]) == [118.0, 318.0, 518.0, 718.0]
+    table = windows_table(three_ways)
+    assert list(table.index) == [way for way in WAYS.values() for _ in range(2)]
+    # Five saves a second for ten seconds: twelve or thirteen in a quarter.
+    assert f"{TOO_FEW}: 20 needed" in show(table).to_html()
+    assert table.loc["by RQ", quarters].notna().all(axis=None)
 
 
 def test_a_save_that_was_lost_is_a_doubt(tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ def quantile(values: Sequence[float], q: float) -> float | None:
     return nearest_rank(values, q)
 
 
+def samples_needed(q: float) -> int:
+    """How many samples `quantile` wants before it states this one."""
+    return math.ceil(round(SAMPLES_BEYOND / min(q, 1 - q), 9))
+
+
 def _rank(samples: int, q: float) -> int:
     # Rounded, so that 0.55 times 100 samples is rank 55 and not 56.
     return max(1, math.ceil(round(q * samples, 9)))

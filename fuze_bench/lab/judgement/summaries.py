@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from fuze_bench.lab.judgement.comparison import Comparison, compare
-from fuze_bench.lab.judgement.stats import LEVEL, SAMPLES_BEYOND, quantile, spread
+from fuze_bench.lab.judgement.stats import LEVEL, quantile, spread
 from fuze_bench.lab.judgement.tables import GROWS
 from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 
@@ -206,11 +206,6 @@ def window_quantiles(events: pd.DataFrame, column: str, q: float, window_s: floa
         for window, values in known[column].groupby(number)
     ]
     return pd.DataFrame(rows)
-
-
-def samples_needed(q: float) -> int:
-    """How many samples `quantile` wants before it states this one."""
-    return round(SAMPLES_BEYOND / min(q, 1 - q))
 
 
 def _median(column: Sequence[float] | pd.Series) -> float | None:

@@ -14,8 +14,7 @@ import itertools
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,15 +238,3 @@ def read_record(path: Path) -> pd.DataFrame:
     kinds = {"job": "int64", "started_ns": "int64", "done_ns": "int64"}
     columns = [*kinds, "status", "reason", "worker"]
     return pd.DataFrame(lines, columns=columns).astype(kinds)
-
-
-def lost_and_duplicated(record: pd.DataFrame, numbers: Iterable[int]) -> tuple[list[int], list[int]]:
-    """Which of the sent jobs never came to an end, and which came to more than one.
-
-    A job that asked RQ to be run again has not come to an end by that.
-    """
-    ends = Counter(
-        int(job) for job, status in zip(record["job"], record["status"], strict=True) if status != AGAIN
-    )
-    sent = sorted(set(numbers))
-    return [n for n in sent if not ends[n]], [n for n in sent if ends[n] > 1]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import checks, stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion
-from fuze_bench.lab.judgement.tables import TOO_FEW, cell
+from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 from fuze_bench.lab.questions.plots import LOOKS, Plot, legend_below, nothing_to_draw
 from fuze_bench.lab.runs.records import REFUSED
@@ -187,7 +187,7 @@ def saves_table(run: Run) -> pd.DataFrame:
                 "done per second": _median(mine["throughput_per_s"]),
                 "first save to last done, s": _median(mine["drain_s"]),
                 "answer median, ms": _median(answers_ms),
-                "answer p95, ms": TOO_FEW if p95 is None else p95,
+                "answer p95, ms": p95,
                 "longest answer, ms": _most_ms(answers_ms),
                 DOUBTS: doubts_beside(run, label),
             }

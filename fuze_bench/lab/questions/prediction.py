@@ -159,9 +159,7 @@ def forecasts(
         )
         ranges = {name: _range([t[name] for t in tables]) for name in _FIGURES if name in tables[0]}
         grows, waits_s = busy >= 1, np.array(drawn)
-        found.append(
-            Forecast(label, configuration.workers, len(blocks), grows, waits_s, target_s, ranges)
-        )
+        found.append(Forecast(label, configuration.workers, len(blocks), grows, waits_s, target_s, ranges))
     return tuple(found)
 
 
@@ -299,11 +297,23 @@ def checked(forecast: Sequence[Forecast], run: Run) -> list[Check]:
 def checks_table(found: Sequence[Check], run: Run) -> pd.DataFrame:
     """A row a prediction: predicted and measured, each with its bounds, its outcome, and DOUBTS about what was measured."""
     rows = [
-        (c.label, c.figure, *_bounds(c.predicted), *_bounds(c.measured), c.outcome, doubts_beside(run, c.label))
+        (
+            c.label,
+            c.figure,
+            *_bounds(c.predicted),
+            *_bounds(c.measured),
+            c.outcome,
+            doubts_beside(run, c.label),
+        )
         for c in found
     ]
     columns = ["configuration", "figure", "predicted", *_BOUNDS]
-    columns += ["measured", *(f"measured, {bound}" for bound in _BOUNDS), "measured against predicted", DOUBTS]
+    columns += [
+        "measured",
+        *(f"measured, {bound}" for bound in _BOUNDS),
+        "measured against predicted",
+        DOUBTS,
+    ]
     return pd.DataFrame(rows, columns=columns).set_index("configuration")
 
 

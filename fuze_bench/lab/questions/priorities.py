@@ -20,7 +20,7 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement.growth import growth_of
 from fuze_bench.lab.judgement.stats import LEVEL, quantile
-from fuze_bench.lab.judgement.tables import GROWS, TOO_FEW, cell
+from fuze_bench.lab.judgement.tables import GROWS, cell
 from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
 from fuze_bench.lab.queueing import formulas as queueing_formulas
 from fuze_bench.lab.queueing import queue_growth
@@ -306,7 +306,7 @@ def waits_table(run: Run, capacity: float) -> pd.DataFrame:
                 "busy, recorded": f"{chosen['recorded'].mean():.0%}",
                 "jobs": int(chosen["jobs"].sum()),
                 "mean wait, ms": GROWS if grows else mean_ms_of(chosen["mean_wait_s"]),
-                "p95 wait, ms": GROWS if grows else TOO_FEW if p95 is None else p95,
+                "p95 wait, ms": GROWS if grows else p95,
                 "same jobs, ideal queue: mean, ms": None if grows else mean_ms_of(chosen["replay_s"]),
                 "Cobham: mean, ms": None if grows else mean_ms_of(chosen["cobham_s"]),
                 "growth, jobs per second": None if slope is None else slope.in_figures,

@@ -16,9 +16,10 @@ from fuze_bench.lab.judgement.checks import Conclusion, doubts
 from fuze_bench.lab.judgement.growth import line_through_stretches
 from fuze_bench.lab.judgement.knee import Attempt, Knee, find_knee
 from fuze_bench.lab.judgement.stats import quantile
+from fuze_bench.lab.judgement.summaries import window_quantiles
 from fuze_bench.lab.judgement.tables import GROWS, cell
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on
 from fuze_bench.lab.judgement.trial_verdicts import Row, generator_late, generator_saturated
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.runs.records import OK, REFUSED
 from fuze_bench.lab.runs.results import Run
@@ -146,6 +147,34 @@ def attempts_table(run: Run) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("processed")
+
+
+def windows_table(run: Run) -> pd.DataFrame:
+    """Of each mode the highest rate that held and the lowest that did not: the median answer of all the trial's saves (see
+    `attempts_table`) and, beside it, of each quarter of its window, which shows whether answers took longer and longer.
+    """
+    rows = []
+    for mode, knee in knees(run).items():
+        for rate, held in ((knee.low_per_s, "yes"), (knee.high_per_s, "no")):
+            of_mode = run.trials[run.trials["mode"] == mode]
+            if rate is None:
+                continue
+            trial = of_mode[np.isclose(of_mode["rate_per_s"].astype(float), rate)].iloc[-1]
+            events = run.events[run.events["trial"] == trial["trial"]]
+            answered = events.dropna(subset=["ack_ms"])
+            grows = _ms_longer_each_s(answered, Search.of(run).target_ms) is not None
+            whole = GROWS if grows else quantile(answered["ack_ms"].tolist(), 0.5)
+            row = {"processed": WAYS[mode], "offered /s": rate, "held": held, "p50 of all, ms": whole}
+            rows.append(row | _quarters(events, float(trial["window_s"])))
+    names = ["processed"] if not rows else list(rows[0])
+    return pd.DataFrame(rows, columns=names).set_index("processed")
+
+
+def _quarters(events: pd.DataFrame, window_s: float) -> dict[str, object]:
+    quarter_s = window_s / 4
+    windows = window_quantiles(events, "ack_ms", 0.5, quarter_s)
+    known = dict(zip(windows.iloc[:, 0], windows.iloc[:, 2], strict=True))
+    return {f"p50 of quarter {n + 1} alone, ms": known.get(n * quarter_s) for n in range(4)}
 
 
 def _answered_per_s(events: pd.DataFrame) -> float | None:
