@@ -29,6 +29,7 @@ from fuze_bench.lab.judgement.trial_verdicts import lost
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.load.bookmark_load import BookmarkLoad
 from fuze_bench.lab.load.job_load import JobLoad
+from fuze_bench.lab.parts.corpus import sized_pages
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.lab.runs.records import EventRow, TrialRow
@@ -129,6 +130,23 @@ def test_redis_away_in_the_middle_of_the_load_loses_nothing(tmp_path: Path, host
     assert (row.acknowledged, row.lost, row.processed) == (18, 0, 18)
     what = [fault["what"] for fault in json.loads(row.faults or "[]")]
     assert what == ["Redis stopped", "Redis started"]
+
+
+def test_pages_of_ones_own_from_a_site_that_fails(tmp_path: Path, host: WorkerHost) -> None:
+    """What is stored are these pages; what failed was tried again, and failed for good only where all attempts did."""
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for page in sized_pages(3_000)[:2]:
+        (pages / page.path_name).write_bytes(page.body)
+    fixed = {"workers": 1, "origin_failure_rate": 0.4, "pages": str(pages)}
+    row, events, _ = one_trial(tmp_path / "trial", host, fixed=fixed, jobs=8)
+    assert (row.problem, row.processed + row.failed, row.lost, row.duplicated) == (None, 8, 0, 0)
+    assert max(event.attempts for event in events) > 1
+    assert {event.reason for event in events if event.status == "failed"} <= {"server_error"}
+    assert all(event.attempts == 3 for event in events if event.status == "failed")
+    with closing(sqlite3.connect(tmp_path / "trial" / "bookmarks.sqlite")) as database:
+        rows = database.execute("SELECT DISTINCT page_title FROM fuze_bookmarks WHERE status = 'processed'")
+        assert {title for (title,) in rows} == {"Report 0", "Report 1"}
 
 
 @pytest.mark.parametrize("kind", ["simple", "fork", "pool"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from html import escape
 from typing import Any, Protocol
 
@@ -48,18 +49,21 @@ def reporter(total: int, *, done: int = 0, budget_s: float | None = None) -> Rep
 class _TimeLeft:
     """Time left, from how long trials have taken so far; never more than is left of the budget."""
 
-    def __init__(self, total: int, done: int, budget_s: float | None) -> None:
+    def __init__(
+        self, total: int, done: int, budget_s: float | None, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.total = max(total, 1)
         self.before = done
         self.finished = done
         self._budget_s = budget_s
-        self._start_s = time.monotonic()
+        self._clock_s = clock_s
+        self._start_s = clock_s()
 
     def ended(self, number: int) -> str:
         self.finished += 1
         # Where a precision is asked for nobody knows the total.
         self.total = max(self.total, number)
-        spent_s = time.monotonic() - self._start_s
+        spent_s = self._clock_s() - self._start_s
         if self.finished >= self.total:
             return f"done in {duration(spent_s)}"
         left_s = spent_s / (self.finished - self.before) * (self.total - self.finished)
