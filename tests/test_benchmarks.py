@@ -84,3 +84,16 @@ def test_a_target_may_be_a_least_or_a_most() -> None:
     assert [least.holds(ratio) for ratio in (1.9, 2.0)] == [False, True]
     assert [most.holds(ratio) for ratio in (2.0, 2.1)] == [True, False]
     assert none.holds(1.0) is None
+
+
+def test_the_replay_of_200_000_jobs_takes_well_under_a_second() -> None:
+    done = CliRunner().invoke(app, ["bench", "replay", "--blocks", "2", "--scale", "0.1", "--json"])
+    assert done.exit_code == 0, done.output
+    found = {each["what"]: each for each in json.loads(done.stdout)["ratios"]}
+    assert {name: each["target"] for name, each in found.items()} == {
+        "one queue": 2,
+        "three queues, strict": 2,
+        "three queues, random": None,
+    }
+    # Beside other tests: the benchmark by itself finds several times as much.
+    assert all(each["ratio"] > 1 for each in found.values()), found

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "bookmarks-slow-origin": ("bookmarks_slow_origin", "The same when the web site answers after 300 ms"),
     "empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker"),
     "quick-save": ("quick_save", "What one API process answers, every save committed and queued"),
+    "replay": ("replayed_jobs", "How fast recorded jobs are put through another queue, as a plan does"),
 }
 
 
