@@ -116,9 +116,9 @@ def test_below_six_blocks_it_is_exploratory(tmp_path: Path):
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        ({"lost": 1}, "6 jobs were lost"),
-        ({"duplicated": 2}, "12 jobs were done twice"),
-        ({"drained": False, "lost": None}, "the backlog was not drained in 6 of 6 trials"),
+        ({"lost": 1}, "2 jobs were lost"),
+        ({"duplicated": 2}, "4 jobs were done twice"),
+        ({"drained": False, "lost": None}, "the backlog was not drained in 2 of 2 trials"),
         ({"status": "failed", "problem": "it broke"}, "no trial of it counts"),
     ],
 )
@@ -127,6 +127,7 @@ def test_what_loses_doubles_or_fails_is_not_picked(tmp_path: Path, broken, words
         tmp_path / "run",
         factors=FACTORS,
         mean_service_s=MEANS_S,
+        blocks=2,
         broken={"2 simple workers": broken},
     )
     decision = decide(run, rate_per_s=3, wait_p95_s=20)
@@ -134,7 +135,7 @@ def test_what_loses_doubles_or_fails_is_not_picked(tmp_path: Path, broken, words
     assert decision.pick.label == "2 fork workers"
     assert f"2 simple workers: {words}." in decision_text.why_not_others(decision)
     [option] = [option for option in decision.options if option.label == "2 simple workers"]
-    assert option.lost == (None if "drained" in broken or "status" in broken else 6 * broken.get("lost", 0))
+    assert option.lost == (None if "drained" in broken or "status" in broken else 2 * broken.get("lost", 0))
 
 
 def test_where_nothing_meets_the_target_there_is_no_pick(run: Run):
@@ -150,6 +151,7 @@ def test_of_several_conditions_the_hardest_decides(tmp_path: Path):
         tmp_path / "run",
         factors={**FACTORS, "origin_latency_ms": [0, 300]},
         mean_service_s=MEANS_S,
+        blocks=2,
     )
     decision = decide(run, rate_per_s=1)
     assert decision.given == {"origin_latency_ms": 300}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,13 @@ class Jobs:
     services_s: Floats
     waits_s: Floats
     queues: NDArray[np.int64]
+
+    @cached_property
+    def by_queue(self) -> tuple[Floats, Floats]:
+        """How many jobs each queue has, and how long they take together in seconds, up to the last queue that has any."""
+        ones = np.ones_like(self.services_s)
+        jobs, times_s = (np.bincount(self.queues, weights=each) for each in (ones, self.services_s))
+        return jobs.astype(np.float64), times_s.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,13 +153,13 @@ class Model:
 
     def _loads(self, blocks: Sequence[Jobs], workers: int, case: Case) -> tuple[list[float], list[float]]:
         """Each queue's rate and mean time at a worker, its overhead included."""
-        queues = np.concatenate([block.queues for block in blocks])
-        services = np.concatenate([block.services_s for block in blocks])
         overhead_s, _ = self.evidence.overhead_s(workers)
-        jobs = np.bincount(queues, minlength=self._queues)
-        sums = np.bincount(queues, weights=services, minlength=self._queues)
-        means = sums / np.maximum(jobs, 1) * case.service_factor + overhead_s
-        return (case.rate_per_s * jobs / len(queues)).tolist(), means.tolist()
+        jobs, sums_s = np.zeros(self._queues), np.zeros(self._queues)
+        for counts, times_s in (block.by_queue for block in blocks):
+            jobs[: len(counts)] += counts
+            sums_s[: len(counts)] += times_s
+        means_s = sums_s / np.maximum(jobs, 1) * case.service_factor + overhead_s
+        return (case.rate_per_s * jobs / jobs.sum()).tolist(), means_s.tolist()
 
     def _mean_s(self, blocks: Sequence[Jobs], workers: int, case: Case) -> float:
         """The mean time that a job keeps a worker."""
