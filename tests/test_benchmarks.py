@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from fuze_bench.cli import app
-from fuze_bench.lab.benchmarks import empty_jobs, side_by_side
-from fuze_bench.lab.benchmarks.side_by_side import Target
+from fuze_bench.lab.benchmarks import empty_jobs, extraction, side_by_side
+from fuze_bench.lab.benchmarks.side_by_side import Agreement, Target
 
 
 def test_every_block_measures_each_contender_once_in_an_order_of_its_own() -> None:
@@ -30,6 +31,56 @@ def test_every_block_measures_each_contender_once_in_an_order_of_its_own() -> No
     assert "block 8 of 8" in said[-1]
 
 
+def test_each_measurement_says_how_long_the_rest_will_take() -> None:
+    now_s = 0.0
+
+    def contender(takes_s: float) -> side_by_side.Measure:
+        def measure() -> float:
+            nonlocal now_s
+            now_s += takes_s
+            return 1.0
+
+        return measure
+
+    said: list[str] = []
+    side_by_side.measure_in_turn(
+        {"quick": contender(10), "slow": contender(30)}, 2, 1, said.append, lambda: now_s
+    )
+    first_s = 30 if "slow" in said[0] else 10
+    assert said[0].endswith(f"; about {3 * first_s} s left")
+    assert said[1].endswith("; about 40 s left")
+    assert said[2].endswith(f"; about {30 if 'quick' in said[2] else 10} s left")
+    assert "left" not in said[3]
+
+
+def test_an_agreement_is_a_row_without_an_interval() -> None:
+    found = [
+        Agreement("lowest cosine", "encode", 0.99951, 0.999),
+        Agreement("same title", "theirs", 0.97, 0.98),
+    ]
+    text = side_by_side.in_words({}, [], "pages/s", found)
+    assert text.splitlines() == [
+        "lowest cosine against encode: 0.99951, target 0.999: holds",
+        "same title against theirs: 0.97, target 0.98: missed",
+    ]
+    row = side_by_side.as_plain("one", {}, [], found)["ratios"][1]
+    assert row == {
+        "what": "same title",
+        "against": "theirs",
+        "ratio": 0.97,
+        "low": None,
+        "high": None,
+        "target": 0.98,
+        "holds": False,
+    }
+
+
+def test_words_overlap_as_often_as_they_stand_there() -> None:
+    assert extraction.word_overlap("a b b c", "b, a\nb d") == pytest.approx(6 / 8)
+    assert extraction.word_overlap("same words", "words same") == 1
+    assert extraction.word_overlap("", "word") == 0
+
+
 def test_ratios_are_taken_within_blocks() -> None:
     """A machine that is ten times slower in one block changes nothing."""
     figures = {"ours": {0: 400.0, 1: 40.0, 2: 440.0}, "theirs": {0: 100.0, 1: 10.0, 2: 100.0}}
@@ -46,13 +97,37 @@ def test_ratios_are_taken_within_blocks() -> None:
     assert "target 5: missed" in text
 
 
-def test_empty_jobs_for_real() -> None:
-    done = CliRunner().invoke(app, ["bench", "empty-jobs", "--blocks", "1", "--scale", "0.02", "--json"])
+def measured(name: str, scale: float) -> tuple[dict[tuple[str, str], dict[str, Any]], str]:
+    """What one block of the benchmark gives as JSON, by what is compared, and what it said meanwhile."""
+    done = CliRunner().invoke(app, ["bench", name, "--blocks", "1", "--scale", str(scale), "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert report["benchmark"] == "empty-jobs"
+    assert report["benchmark"] == name
     assert report["machine"]["cores"]
-    by_pair = {(each["what"], each["against"]): each for each in report["ratios"]}
+    return {(each["what"], each["against"]): each for each in report["ratios"]}, done.stderr
+
+
+@pytest.mark.xdist_group("model")
+def test_embedding_for_real() -> None:
+    found, said = measured("embedding", 0.1)
+    assert set(found) == {("pipeline", "encode"), ("lowest cosine", "encode")}
+    cosine = found["lowest cosine", "encode"]
+    assert (cosine["target"], cosine["holds"], cosine["low"]) == (0.999, True, None)
+    assert cosine["ratio"] <= 1.00001
+    assert "block 1 of 1: encode" in said
+
+
+def test_extraction_for_real() -> None:
+    found, said = measured("extraction", 0.1)
+    agreements = {"same title", "same date", "word overlap"}
+    assert set(found) == {(what, "bare_extraction") for what in {"pipeline", *agreements}}
+    for what in agreements:
+        assert found[what, "bare_extraction"]["holds"], found[what, "bare_extraction"]
+    assert "block 1 of 1: pipeline" in said
+
+
+def test_empty_jobs_for_real() -> None:
+    by_pair, said = measured("empty-jobs", 0.02)
     assert set(by_pair) == {(target.what, target.against) for target in empty_jobs.TARGETS}
     assert set(by_pair["batch", "rq worker"]) == {
         "what",
@@ -64,7 +139,7 @@ def test_empty_jobs_for_real() -> None:
         "holds",
     }
     assert by_pair["batch", "rq worker"]["ratio"] > 1
-    assert "block 1 of 1: batch" in done.stderr
+    assert "block 1 of 1: batch" in said
 
 
 @pytest.mark.parametrize(("name", "scale"), [("quick-save", "0.1"), ("backlog", "0.02")])

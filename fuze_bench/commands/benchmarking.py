@@ -15,6 +15,8 @@ BENCHMARKS = {
     "bookmarks-slow-origin": ("bookmarks_slow_origin", "The same when the web site answers after 300 ms"),
     "empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker"),
     "quick-save": ("quick_save", "What one API process answers, every save committed and queued"),
+    "embedding": ("embedding", "What a text's vector costs, against one `encode` after another in float32"),
+    "extraction": ("extraction", "What a page's title, text, language and date cost, against trafilatura"),
     "replay": ("replayed_jobs", "How fast recorded jobs are put through another queue, as a plan does"),
 }
 
@@ -41,7 +43,9 @@ def bench(name: str, blocks: int, scale: float, seed: int, as_json: bool) -> Non
         benchmark.contenders(scale), blocks, seed, lambda line: click.echo(line, err=True)
     )
     found = side_by_side.ratios(figures, benchmark.TARGETS)
+    agreements = benchmark.agreements(scale) if hasattr(benchmark, "agreements") else []
     if as_json:
-        click.echo(json.dumps(side_by_side.as_plain(name, describe_machine(), found), indent=2))
+        plain = side_by_side.as_plain(name, describe_machine(), found, agreements)
+        click.echo(json.dumps(plain, indent=2))
     else:
-        click.echo(side_by_side.in_words(figures, found, benchmark.UNIT))
+        click.echo(side_by_side.in_words(figures, found, benchmark.UNIT, agreements))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -49,20 +50,58 @@ class BenchmarkRatio:
     holds: bool | None
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How far one contender's results are another's: a share or a cosine, 1 at most. Not timed, so without interval."""
+
+    what: str
+    against: str
+    share: float
+    at_least: float
+
+    @property
+    def holds(self) -> bool:
+        return self.share >= self.at_least
+
+    def as_ratio(self) -> BenchmarkRatio:
+        """For where there are ratios alone."""
+        return BenchmarkRatio(self.what, self.against, self.share, None, None, self.at_least, self.holds)
+
+
 def measure_in_turn(
-    contenders: Mapping[str, Measure], blocks: int, seed: int, say: Callable[[str], None]
+    contenders: Mapping[str, Measure],
+    blocks: int,
+    seed: int,
+    say: Callable[[str], None],
+    clock_s: Callable[[], float] = time.monotonic,
 ) -> dict[str, dict[int, float]]:
-    """Every figure by block; within a block the order of the contenders is drawn from the seed."""
+    """Every figure by block; within a block the order of the contenders is drawn from the seed.
+
+    After each measurement `say` is told which block it was of how many, and about how long the rest will take.
+    """
     order = random.Random(seed)
     figures: dict[str, dict[int, float]] = {}
+    to_go, took_s = dict.fromkeys(contenders, blocks), dict[str, float]()
     for block in range(blocks):
         for name in order.sample(list(contenders), len(contenders)):
+            began_s = clock_s()
             measured = contenders[name]()
+            took_s[name] = clock_s() - began_s
+            to_go[name] -= 1
             named = measured if isinstance(measured, Mapping) else {name: measured}
             for each, figure in named.items():
                 figures.setdefault(each, {})[block] = figure
-                say(f"block {block + 1} of {blocks}: {each} {cell(figure)}")
+                say(f"block {block + 1} of {blocks}: {each} {cell(figure)}{_left(to_go, took_s)}")
     return figures
+
+
+def _left(to_go: Mapping[str, int], took_s: Mapping[str, float]) -> str:
+    """What is to be measured yet takes as long as it took the last time; what has not been measured, as the others."""
+    if not any(to_go.values()):
+        return ""
+    usual_s = sum(took_s.values()) / len(took_s)
+    left_s = sum(number * took_s.get(name, usual_s) for name, number in to_go.items())
+    return f"; about {left_s:,.0f} s left"
 
 
 def ratios(figures: Mapping[str, Mapping[int, float]], targets: Sequence[Target]) -> list[BenchmarkRatio]:
@@ -88,18 +127,34 @@ def ratios(figures: Mapping[str, Mapping[int, float]], targets: Sequence[Target]
     return found
 
 
-def in_words(figures: Mapping[str, Mapping[int, float]], found: Sequence[BenchmarkRatio], unit: str) -> str:
-    """Medians, then ratios, a line each."""
+def in_words(
+    figures: Mapping[str, Mapping[int, float]],
+    found: Sequence[BenchmarkRatio],
+    unit: str,
+    agreements: Sequence[Agreement] = (),
+) -> str:
+    """Medians, then ratios, then agreements, a line each."""
     lines = [f"{name}: {cell(median(by_block.values()))} {unit}" for name, by_block in figures.items()]
     for each in found:
         interval = "" if each.low is None else f" (95 % {each.low:.3g} to {each.high:.3g})"
-        target = (
-            "" if each.target is None else f", target {each.target:g}: {'holds' if each.holds else 'missed'}"
-        )
+        target = "" if each.target is None else _judged(each.target, bool(each.holds))
         lines.append(f"{each.what} against {each.against}: {each.ratio:.3g} times{interval}{target}")
+    for known in agreements:
+        judged = _judged(known.at_least, known.holds)
+        lines.append(f"{known.what} against {known.against}: {known.share:.5g}{judged}")
     return "\n".join(lines)
 
 
-def as_plain(name: str, machine: dict[str, Any], found: Sequence[BenchmarkRatio]) -> dict[str, Any]:
-    """For JSON."""
-    return {"benchmark": name, "machine": machine, "ratios": [vars(each) for each in found]}
+def _judged(target: float, holds: bool) -> str:
+    return f", target {target:g}: {'holds' if holds else 'missed'}"
+
+
+def as_plain(
+    name: str,
+    machine: dict[str, Any],
+    found: Sequence[BenchmarkRatio],
+    agreements: Sequence[Agreement] = (),
+) -> dict[str, Any]:
+    """For JSON: agreements are ratios there, without an interval."""
+    rows = [*found, *(each.as_ratio() for each in agreements)]
+    return {"benchmark": name, "machine": machine, "ratios": [vars(each) for each in rows]}
