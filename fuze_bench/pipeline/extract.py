@@ -13,15 +13,17 @@ import lxml.html
 import py3langid
 import trafilatura
 import w3lib.encoding
+from trafilatura.settings import Extractor
 
 from fuze_bench.errors import one_line
 from fuze_bench.pipeline import page_weight
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
+from fuze_bench.pipeline.self_description import SelfDescription
 from fuze_bench.pipeline.walls import wall
 
 _TITLE_MAX_CHARS = 1_000
 #: Enough to tell a language; more only takes time.
-_LANGUAGE_CHARS = 2_000
+_LANGUAGE_CHARS = 500
 _SHORTEST_FOR_LANGUAGE = 20
 #: Cells that claim to span more columns than any table has would be filled up with as many empty ones.
 _MOST_COLUMNS = 50
@@ -44,7 +46,7 @@ _ENCODINGS = frozenset(
 )
 _BIG_ENDIAN = {"utf-16": "utf-16-be", "utf-32": "utf-32-be"}
 _RUN_OF_SIGNS = re.compile(r"([^\w\s\x00-\u02ff]{100,})")
-_NUL = str.maketrans({"\0": None})
+_TEXT_ALONE = Extractor(output_format="python", fast=True, comments=False)
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,10 @@ def extract(body: bytes, content_type: str, url: str) -> Extracted:
     Raises ProcessingError: `no_text` if there is nothing to read, `too_complex` if it is nested too deeply, and what
     `wall` says if the page is none.
     """
-    return _read(_parse(decode(body, content_type)), len(body), url)
+    tree = _parse(decode(body, content_type))
+    if tree is not None:
+        _cut(tree, url)
+    return _read(tree, len(body), url)
 
 
 def extract_light(body: bytes, content_type: str, url: str) -> Extracted | None:
@@ -87,42 +92,40 @@ def extract_light(body: bytes, content_type: str, url: str) -> Extracted | None:
     tree = _parse(page)
     if tree is not None and not page_weight.is_light_tree(tree):
         return None
-    return _read(tree, len(body), url)
+    return _read(tree, len(body), url)  # what is so light has nothing to cut
 
 
 def _read(tree: Any, page_bytes: int, url: str) -> Extracted:
-    if tree is not None:
-        _cut(tree, url)
     try:
-        document: Any = (
-            None
-            if tree is None
-            else trafilatura.bare_extraction(
-                tree, url=url, fast=True, with_metadata=True, include_comments=False
-            )
-        )
-        text = (document.text if document else None) or ("" if tree is None else trafilatura.html2txt(tree))
+        found = None if tree is None else _found(tree, url)
     except RecursionError as error:
         raise ProcessingError(Reason.TOO_COMPLEX, f"nested too deeply: {one_line(error)}") from None
-    title = _clean(document.title if document else None) or (None if tree is None else _own_title(tree))
-    text = _normalized(text.translate(_NUL)).strip()
-    found = None if tree is None else wall(tree, title, text)
-    if found is not None:
-        raise ProcessingError(*found)
-    if not text:
+    if found is None:
         raise ProcessingError(Reason.NO_TEXT, f"nothing to read in {page_bytes:,} bytes")
-    return Extracted(
-        title=title,
-        text=text,
-        language=_language(text, tree),
-        published=document.date if document else None,
-    )
+    return found
+
+
+def _found(tree: Any, url: str) -> Extracted | None:
+    """What is on the page; None if there is no text. Raises ProcessingError if it is none."""
+    said = SelfDescription(tree, url)
+    title = _clean(said.title()) or _own_title(tree)
+    document: Any = trafilatura.bare_extraction(tree, options=_TEXT_ALONE)
+    text = (document.text if document else None) or trafilatura.html2txt(tree)
+    text = _normalized(text.replace("\0", "")).strip()
+    standing_there = wall(tree, title, text)
+    if standing_there is not None:
+        raise ProcessingError(*standing_there)
+    if not text:
+        return None
+    return Extracted(title=title, text=text, language=_language(text, tree), published=said.take_date())
 
 
 def _normalized(text: str) -> str:
     """NFC, but for absurd runs of accents and other signs: sorting those takes the square of their number."""
     if text.isascii():
         return text
+    if _RUN_OF_SIGNS.search(text) is None:
+        return unicodedata.normalize("NFC", text)
     parts = _RUN_OF_SIGNS.split(text)
     parts[::2] = [unicodedata.normalize("NFC", part) for part in parts[::2]]
     return "".join(parts)
@@ -154,7 +157,7 @@ def _parse(page: str) -> Any:
     # libxml2 stops at 256 levels, in silence, unless told that the document may be huge.
     parser = lxml.html.HTMLParser(huge_tree=True, remove_comments=True, remove_pis=True, encoding="utf-8")
     try:
-        tree = lxml.html.document_fromstring(page.translate(_NUL).encode("utf-8", "replace"), parser=parser)
+        tree = lxml.html.document_fromstring(page.replace("\0", "").encode("utf-8", "replace"), parser=parser)
     except (lxml.etree.ParserError, ValueError) as error:
         if "empty" in one_line(error):
             return None
