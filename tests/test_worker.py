@@ -20,6 +20,7 @@ from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.parts.origin import Origin
 from fuze_bench.pipeline.bookmarks import EmbeddingState, Reason, Status
+from fuze_bench.pipeline.control import noted_embedding
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
@@ -93,6 +94,11 @@ def test_forks_share_the_loaded_model(
         assert worker.wait(120) == 0
     found = [service.store.get(i) for i in ids]
     assert [b.embedding for b in found if b] == [EmbeddingState.OK] * 8
+    with connect(settings.redis_url or "") as client:
+        assert (noted_embedding(client) or "").split()[0] in ("float32", "bfloat16")
+    assert worker.log_path.read_text().count("embedding in ") == 1, (
+        "decided before the forks, for all of them"
+    )
     # Loading takes seconds. Had the forks done it, all would have taken so long; one may, where others use the cores.
     assert median(b.done_at - b.started_at for b in found if b and b.done_at and b.started_at) < 2.5
 

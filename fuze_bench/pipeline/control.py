@@ -20,6 +20,7 @@ from fuze_bench.processes import is_running
 _PAUSED = "fuze:paused"
 _DRAINED = "fuze:drained"
 _LOADING = "fuze:loading:"
+_EMBEDDING = "fuze:embedding"
 #: Of a worker that dies while it loads its model, it is for so long believed that it comes.
 _LOADING_S = 60
 #: Between a worker's last word on loading and its registration.
@@ -122,3 +123,14 @@ def note_start(client: redis.Redis, queues: Iterable[str]) -> None:
 
 def _is_alive(worker: Any) -> bool:
     return worker.pid is not None and is_running(worker.pid)
+
+
+def note_embedding(client: redis.Redis, computes_in: str) -> None:
+    """What the workers of this host have found to be best to compute vectors with."""
+    client.hset(_EMBEDDING, socket.gethostname(), computes_in)
+
+
+def noted_embedding(client: redis.Redis) -> str | None:
+    """What the last worker of this host that had a model said of that; None if there was none."""
+    found = client.hget(_EMBEDDING, socket.gethostname())
+    return None if found is None else as_text(found)

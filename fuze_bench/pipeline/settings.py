@@ -62,6 +62,8 @@ TRACKING_PARAMETERS = tuple(
 #: Values of `embedding_model` that are not a folder or a hub name.
 BUNDLED_MODEL = "bundled"
 NO_MODEL = "off"
+#: Values of `embedding_dtype`.
+EMBEDDING_DTYPES = ("auto", "float32", "bfloat16")
 
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
@@ -87,6 +89,8 @@ class Settings:
     """`bundled` (all-MiniLM-L6-v2), `off`, a folder, or a name on a model hub."""
     embedding_threads: int = 1
     """Threads that one process gives to the model."""
+    embedding_dtype: str = "auto"
+    """What the model computes with: `bfloat16` or `float32`; `auto`: whichever a short trial at start finds better."""
 
     job_timeout_s: int = 600
     retry_intervals_s: tuple[float, ...] = (60.0, 300.0)
@@ -182,6 +186,10 @@ class Settings:
             raise SettingsError(f"REDIS_URL starts with {scheme!r}: use redis://, rediss:// or unix://")
         if self.log_format not in FORMATS:
             raise SettingsError(f"FUZE_LOG_FORMAT={self.log_format[:40]!r}: use {' or '.join(FORMATS)}")
+        if self.embedding_dtype not in EMBEDDING_DTYPES:
+            raise SettingsError(
+                f"FUZE_EMBEDDING_DTYPE={self.embedding_dtype[:40]!r}: use {', '.join(EMBEDDING_DTYPES)}"
+            )
         if self.database_url is not None:
             _check_database_url(self.database_url)
         AddressPolicy(self.fetch_allow)  # raises for an entry that cannot be one

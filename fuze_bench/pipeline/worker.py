@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from fuze_bench import logs
 from fuze_bench.errors import QueueUnavailableError, SettingsError
 from fuze_bench.pipeline.bookmarks import EmbeddingState
-from fuze_bench.pipeline.control import note_loading, note_start
+from fuze_bench.pipeline.control import note_embedding, note_loading, note_start
 from fuze_bench.pipeline.embed import Embedder
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import cannot_be_used, check_usable, connect
@@ -94,6 +94,7 @@ def _prepare(settings: Settings, kind: Kind, embedder: Embedder | None) -> None:
         logger.info("loading the model (%s)", settings.embedding_model)
     start_s = time.monotonic()
     pipeline.preload()
+    pipeline.embedder.settle()
     if loads:
         logger.info("model %s after %.1f s", pipeline.embedder.state, time.monotonic() - start_s)
     install_pipeline(pipeline)
@@ -124,7 +125,8 @@ def _work(
         worker.recovery = Recovery(settings, store, queue)
         worker.checking = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
         note_start(connection, queues)
-        _ask_for_missing_vectors(queue, kind)
+        if kind is not Kind.SPAWN:
+            _tell_of_vectors(queue, connection)
         worker.work(
             burst=burst,
             with_scheduler=True,
@@ -142,13 +144,13 @@ def _work(
     return 0 if burst or worker._stop_requested else 1
 
 
-def _ask_for_missing_vectors(queue: TaskQueue, kind: Kind) -> None:
-    """Texts that were stored while the model could not be had get their vectors now that this worker has it."""
-    if kind is Kind.SPAWN:
-        return
+def _tell_of_vectors(queue: TaskQueue, connection: redis.Redis) -> None:
+    """Say what they are computed with; texts stored while the model could not be had get theirs now that it is here."""
     from fuze_bench.pipeline.process import current_pipeline
 
     pipeline = current_pipeline()
+    if pipeline.embedder.numbers is not None:
+        note_embedding(connection, str(pipeline.embedder.numbers))
     if pipeline.embedder.state is EmbeddingState.OK and pipeline.store.texts_without_vector(0, 1):
         queue.ask_for_vectors()
 

@@ -160,6 +160,7 @@ def main() -> int:
     os.dup2(2, 1)
     extract.preload()
     embedder = load_embedder(Settings.from_mapping(os.environ))
+    embedder.settle()
     exit_codes: dict[int, int | None] = {}
     for line in sys.stdin:
         request = json.loads(line)
