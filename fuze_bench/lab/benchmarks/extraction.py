@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from functools import cache, partial
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +17,6 @@ import trafilatura.settings
 
 from fuze_bench.lab.benchmarks.side_by_side import Agreement, Measure, Target
 from fuze_bench.lab.parts.corpus import Page, load_corpus
-from fuze_bench.pipeline import extract
 from fuze_bench.pipeline.extract import Extracted
 from fuze_bench.pipeline.page_reader import PageReader
 from fuze_bench.pipeline.settings import Settings
@@ -31,8 +30,6 @@ SAME_AT_LEAST = OVERLAP_AT_LEAST = 0.98
 def contenders(scale: float = 1.0) -> dict[str, Measure]:
     """What is compared; `scale` leaves out pages."""
     pages = _pages(scale)
-    for page in pages:
-        _decoded(page)
     return {OURS: partial(_our_rate, pages), THEIRS: partial(_their_rate, pages)}
 
 
@@ -84,18 +81,13 @@ def _ours(reader: PageReader, page: Page) -> Extracted:
 
 
 def _theirs(page: Page) -> Any:
-    """As its documentation shows it. It gets the page decoded, because it guesses the encoding, sometimes wrongly."""
-    found = trafilatura.bare_extraction(_decoded(page), url=_url(page), with_metadata=True)
+    """As its documentation shows it."""
+    found = trafilatura.bare_extraction(page.body, url=_url(page), with_metadata=True)
     return found or trafilatura.settings.Document()
 
 
 def _reader() -> PageReader:
     return PageReader(Settings().extract_timeout_s)
-
-
-@cache
-def _decoded(page: Page) -> str:
-    return extract.decode(page.body, page.content_type)
 
 
 def _url(page: Page) -> str:
