@@ -56,6 +56,13 @@ def is_running(pid: int, since: datetime | None = None) -> bool:
         return False
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
     """`port` if it can be listened on now, or any free one for 0. Raises SettingsError if it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -15,8 +15,9 @@ import torch
 
 from fuze_bench.errors import EmbeddingUnavailableError
 from fuze_bench.pipeline.bookmarks import EmbeddingState
-from fuze_bench.pipeline.embed import SentenceEmbedder, load_embedder
+from fuze_bench.pipeline.embed import SentenceEmbedder, load_embedder, sharing_cores
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.processes import usable_cores
 
 pytestmark = pytest.mark.xdist_group("model")  # loading it takes seconds: once, in one process
 
@@ -89,6 +90,14 @@ def test_who_settles_it_in_a_fork_may_fork_with_threads_of_its_own() -> None:
     os.waitpid(pid, 0)
     os.close(reader)
     assert told.decode() == f"2 {settled.numbers}"
+
+
+def test_cores_are_shared_among_those_who_embed_unless_it_is_said_how() -> None:
+    shared = Settings(embedding_threads=0)
+    assert sharing_cores(shared, 1).embedding_threads == usable_cores()
+    assert sharing_cores(shared, usable_cores()).embedding_threads == 1
+    assert sharing_cores(shared, 1_000).embedding_threads == 1
+    assert sharing_cores(Settings(embedding_threads=3), 1_000).embedding_threads == 3
 
 
 def test_like_texts_are_near(embedder: SentenceEmbedder) -> None:

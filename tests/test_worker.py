@@ -24,7 +24,7 @@ from fuze_bench.pipeline.control import noted_embedding
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import Settings
-from fuze_bench.processes import Child
+from fuze_bench.processes import Child, usable_cores
 
 
 def save(service: BookmarkService, *urls: str, queue: str = "default") -> list[int]:
@@ -88,7 +88,7 @@ def test_forks_share_the_loaded_model(
     service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
     """Eight jobs in eight forks, each with a vector; half of them and more in less time than loading the model takes."""
-    with_model = replace(settings, embedding_model="bundled")
+    with_model = replace(settings, embedding_model="bundled", embedding_threads=0)
     ids = save(service, *(f"{origin.url}/page/{n}" for n in range(8)))
     with start_worker(with_model, "--kind", "fork", "--burst", wait=False) as worker:
         assert worker.wait(120) == 0
@@ -96,9 +96,9 @@ def test_forks_share_the_loaded_model(
     assert [b.embedding for b in found if b] == [EmbeddingState.OK] * 8
     with connect(settings.redis_url or "") as client:
         assert (noted_embedding(client) or "").split()[0] in ("float32", "bfloat16")
-    assert worker.log_path.read_text().count("embedding in ") == 1, (
-        "decided before the forks, for all of them"
-    )
+    said = [line for line in worker.log_path.read_text().splitlines() if "embedding in " in line]
+    assert len(said) == 1, "it is decided before the forks, for all of them"
+    assert said[0].endswith(f"threads: {usable_cores()}"), "one worker has all of them"
     # Loading takes seconds. Had the forks done it, all would have taken so long; one may, where others use the cores.
     assert median(b.done_at - b.started_at for b in found if b and b.done_at and b.started_at) < 2.5
 

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,7 @@ from fuze_bench.pipeline import number_type
 from fuze_bench.pipeline.bookmarks import EmbeddingState
 from fuze_bench.pipeline.number_type import NumberType
 from fuze_bench.pipeline.settings import BUNDLED_MODEL, NO_MODEL, Settings
+from fuze_bench.processes import usable_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +156,7 @@ class SentenceEmbedder:
         elif is_rounded:
             self._model = self._load()
         self.numbers = numbers
-        logger.info("embedding in %s", numbers)
+        logger.info("embedding in %s, threads: %d", numbers, self._threads)
 
 
 def _vectors(model: Any, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -182,7 +184,7 @@ def load_embedder(settings: Settings) -> Embedder:
         return NoEmbedder(EmbeddingState.OFF)
     try:
         source, name = _locate(settings.embedding_model)
-        return SentenceEmbedder(source, name, settings.embedding_threads, settings.embedding_dtype)
+        return SentenceEmbedder(source, name, settings.embedding_threads or 1, settings.embedding_dtype)
     except EmbeddingUnavailableError as error:
         return NoEmbedder(EmbeddingState.UNAVAILABLE, one_line(error))
     except JobTimeoutException:
@@ -190,6 +192,13 @@ def load_embedder(settings: Settings) -> Embedder:
     except Exception as error:  # noqa: BLE001 - whatever a model's files or a hub do, the text is still stored
         problem = f"the model {settings.embedding_model!r} cannot be loaded: {type(error).__name__}: {one_line(error)}"
         return NoEmbedder(EmbeddingState.UNAVAILABLE, problem[:500])
+
+
+def sharing_cores(settings: Settings, among: int) -> Settings:
+    """The settings of one of so many processes or threads that embed on this machine."""
+    if settings.embedding_threads:
+        return settings
+    return replace(settings, embedding_threads=max(1, usable_cores() // among))
 
 
 def locate_model(settings: Settings) -> str:

@@ -183,13 +183,14 @@ class BookmarkService:
 
     def _process_here(self, bookmark_ids: Sequence[int]) -> None:
         # Imported at the first need: it brings the libraries that read pages, and the model.
+        from fuze_bench.pipeline.embed import sharing_cores
         from fuze_bench.pipeline.politeness import LocalHosts
         from fuze_bench.pipeline.process import Pipeline
 
         with self._pipeline_lock:
             if self._pipeline is None:
                 self._pipeline = Pipeline(
-                    self.settings,
+                    sharing_cores(self.settings, self.settings.fallback_threads),
                     store=self.store,
                     local_hosts=LocalHosts(self.settings),
                     mode=Mode.THREAD,

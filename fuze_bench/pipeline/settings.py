@@ -88,7 +88,8 @@ class Settings:
     embedding_model: str = BUNDLED_MODEL
     """`bundled` (all-MiniLM-L6-v2), `off`, a folder, or a name on a model hub."""
     embedding_threads: int = 1
-    """Threads that one process gives to the model."""
+    """Threads that one process gives to the model; 0: this machine's cores over the workers that are started together
+    (or over the fallback's threads)."""
     embedding_dtype: str = "auto"
     """What the model computes with: `bfloat16` or `float32`; `auto`: whichever a short trial at start finds better."""
 
@@ -241,7 +242,7 @@ class Settings:
 
 
 _LOWEST: dict[str, float] = {
-    "embedding_threads": 1,
+    "embedding_threads": 0,
     "job_timeout_s": 1,
     "result_ttl_s": 1,
     "retry_after_default_s": 1,

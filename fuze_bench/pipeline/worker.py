@@ -23,7 +23,7 @@ from fuze_bench import logs
 from fuze_bench.errors import QueueUnavailableError, SettingsError
 from fuze_bench.pipeline.bookmarks import EmbeddingState
 from fuze_bench.pipeline.control import note_embedding, note_loading, note_start
-from fuze_bench.pipeline.embed import Embedder
+from fuze_bench.pipeline.embed import Embedder, sharing_cores
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import cannot_be_used, check_usable, connect
 from fuze_bench.pipeline.rq_workers import CLASSES, IDLE_STEP_S
@@ -62,6 +62,7 @@ def run_workers(
     if settings.redis_url is None:
         raise QueueUnavailableError("no Redis: set REDIS_URL, or start one with `fuze-bench up`")
     _announce(settings.redis_url, queues)
+    settings = sharing_cores(settings, count)
     _prepare(settings, kind, embedder)
     base = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     if count == 1:
