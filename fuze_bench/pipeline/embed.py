@@ -128,9 +128,9 @@ class SentenceEmbedder:
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
         with self._lock:
-            self._set_threads()
             if self.numbers is None:
                 self._compute_with(self._measured(), is_rounded=True)
+            self._set_threads()
             return _vectors(self._model, texts)
 
     def _set_threads(self) -> None:
@@ -141,8 +141,10 @@ class SentenceEmbedder:
             self._threads_set_in = os.getpid()
 
     def _measured(self) -> NumberType:
-        """Leaves the model in bfloat16."""
-        self._set_threads()
+        """On one thread, whose processor time it is. Leaves the model in bfloat16."""
+        import torch
+
+        torch.set_num_threads(1)
         return number_type.measured(lambda: _vectors(self._model, number_type.TEXTS), self._round)
 
     def _round(self) -> None:
