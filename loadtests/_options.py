@@ -5,6 +5,7 @@ from locust import events  # isort: skip  # first: gevent patches what comes aft
 import logging
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -37,6 +38,8 @@ def _add_options(parser: Any) -> None:
     option("--trace", "", "A CSV file with the columns time, url and queue (trace).")
     option("--seed", "1", "Makes random arrivals repeatable.")
     option("--drain", "10", "Seconds that answers are waited for after the last open-loop request.")
+    option("--begin-file", "", "A file to be written: the monotonic nanoseconds that open-loop times count from.",
+           include_in_web_ui=False)  # fmt: skip
 
 
 def arrivals_of(options: Namespace) -> Arrivals:
@@ -80,6 +83,8 @@ def _begin(environment: Environment, **_: Any) -> None:
         arrivals_of(options)
         for name in ("seed", "drain"):
             _number(int if name == "seed" else float, f"--{name}", getattr(options, name))
+        if options.begin_file and not Path(options.begin_file).absolute().parent.is_dir():
+            raise ValueError(f"--begin-file {options.begin_file!r} is in no folder that there is")
         if options.request_log and not is_worker:
             log.open(options.request_log, anew=True)
     except Exception as error:  # noqa: BLE001  # whatever it is, one line says so and nothing is sent

@@ -54,11 +54,15 @@ class _OpenLoop(ApiUser):
             requests = (
                 _requests.quick_save(each.url, each.queue) for each in read_trace(Path(arrivals.trace))
             )
+        # Made before the clock starts: of many requests this takes a while.
+        planned = list(zip(times_s, requests, strict=False))
         start_ns = time.monotonic_ns() + int(_START_S * 1e9)
         schedule = deque(
             (job, start_ns + round(time_s * 1e9), request)
-            for job, (time_s, request) in enumerate(zip(times_s, requests, strict=False), start=1)
+            for job, (time_s, request) in enumerate(planned, start=1)
         )
+        if options.begin_file:
+            _write_at_once(Path(options.begin_file), str(start_ns))
         pool = Pool(_CONNECTIONS)
         try:
             self._send_all(pool, schedule)
@@ -112,6 +116,13 @@ class _OpenLoop(ApiUser):
         others = runner.user_count - 1
         if is_alone and others == 0 and isinstance(runner, LocalRunner):
             gevent.spawn(runner.stop if self.environment.web_ui else runner.quit)
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    """Whoever waits for the file finds all of it."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 class OpenLoopQuickSaves(_OpenLoop):

@@ -13,18 +13,20 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 import psutil
 import pytest
 from conftest import wait_until
+from one_trial import SETTINGS, assert_whole, one_trial
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.experiments import trial as trial_module
+from fuze_bench.lab.experiments.factors import SENDERS
 from fuze_bench.lab.experiments.rest import Rest
 from fuze_bench.lab.experiments.spec import Experiment
-from fuze_bench.lab.experiments.trial import Progress, Trial
+from fuze_bench.lab.experiments.trial import Trial
 from fuze_bench.lab.judgement.trial_verdicts import lost
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.load.bookmark_load import BookmarkLoad
@@ -36,10 +38,8 @@ from fuze_bench.lab.runs.records import EventRow, TrialRow
 from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.process import Pipeline
 from fuze_bench.pipeline.redis_server import connect
-from fuze_bench.pipeline.settings import Settings
 from fuze_bench.timing import SystemClock
 
-SETTINGS = Settings(embedding_model="off")
 SLEEPS = {"kind": "synthetic", "mean_ms": 20}
 
 
@@ -47,41 +47,6 @@ SLEEPS = {"kind": "synthetic", "mean_ms": 20}
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHost]:
     with WorkerHost(SETTINGS, tmp_path_factory.mktemp("host") / "host.log") as running:
         yield running
-
-
-def children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
-
-
-def one_trial(
-    folder: Path, host: WorkerHost | None, on_progress: Progress | None = None, **spec: Any
-) -> tuple[TrialRow, list[EventRow], Trial]:
-    """The first trial of an experiment with one configuration."""
-    before = children()
-    experiment = Experiment.from_mapping({"baseline_copy": False, **spec})
-    folder.mkdir()
-    with Trial(experiment.plan()[0], experiment, SETTINGS, folder, host) as trial:
-        trial.wait_ready()
-        trial.measure(on_progress)
-        trial.close()
-    assert children() <= before, "something outlived the trial"
-    return trial.row(), trial.events, trial
-
-
-def assert_whole(row: TrialRow, events: list[EventRow], jobs: int) -> None:
-    """Every job was sent, answered and done once, its stamps are in order, and the series are there."""
-    assert row.problem is None, row.log_end
-    assert (row.status, row.processed, row.failed, row.lost, row.duplicated) == ("ok", jobs, 0, 0, 0)
-    assert (row.offered, row.sent, row.acknowledged, row.refused, row.unfinished) == (jobs, jobs, jobs, 0, 0)
-    assert row.drained
-    drain_s = (max(e.done_ns or 0 for e in events) - min(e.queued_ns or 0 for e in events)) / 1e9
-    assert row.drain_s == pytest.approx(drain_s)
-    assert row.throughput_per_s == pytest.approx(jobs / drain_s)
-    assert [event.job for event in events] == list(range(1, jobs + 1)), "the warm-up must not be recorded"
-    for event in events:
-        stamps = (event.intended_ns, event.sent_ns, event.queued_ns, event.started_ns, event.done_ns)
-        assert list(stamps) == sorted(stamp for stamp in stamps if stamp is not None)
-        assert (event.acknowledged_ns or 0) >= (event.sent_ns or 0)
 
 
 def test_a_backlog_of_bookmarks_on_our_workers(tmp_path: Path, host: WorkerHost) -> None:
@@ -119,17 +84,29 @@ def test_saves_in_their_time_through_the_api(tmp_path: Path, host: WorkerHost, m
     assert {event.queue for event in events} == {"high", "low"}
 
 
-def test_redis_away_in_the_middle_of_the_load_loses_nothing(tmp_path: Path, host: WorkerHost) -> None:
-    row, _, _ = one_trial(
+@pytest.mark.parametrize("sender", SENDERS)
+def test_redis_away_in_the_middle_of_the_load_loses_nothing(
+    tmp_path: Path, host: WorkerHost, sender: str
+) -> None:
+    row, events, _ = one_trial(
         tmp_path / "trial",
         host,
-        fixed={"arrivals": "constant", "rate_per_s": 6, "redis_outage_s": 1, "workers": 1},
+        fixed={
+            "arrivals": "constant",
+            "rate_per_s": 6,
+            "redis_outage_s": 1,
+            "workers": 1,
+            "sender": sender,
+        },
         duration_s=3,
     )
     assert row.problem is None, row.log_end
-    assert (row.acknowledged, row.lost, row.processed) == (18, 0, 18)
-    what = [fault["what"] for fault in json.loads(row.faults or "[]")]
-    assert what == ["Redis stopped", "Redis started"]
+    assert (row.acknowledged, row.lost, row.processed, row.sent_by) == (18, 0, 18, sender)
+    stopped, started = json.loads(row.faults or "[]")
+    assert (stopped["what"], started["what"]) == ("Redis stopped", "Redis started")
+    assert stopped["t_s"] >= 1, "after a third of the load, however long the sender took to get ready"
+    assert started["t_s"] >= 2
+    assert events[0].mode == "rq"
 
 
 def test_pages_of_ones_own_from_a_site_that_fails(tmp_path: Path, host: WorkerHost) -> None:
@@ -199,7 +176,7 @@ def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path, origin:
     clock.back_s = 7_200.0
     at_work.join()
     experiment = Experiment(jobs=2)
-    load = BookmarkLoad(experiment.plan()[0], experiment, SETTINGS, tmp_path, None)
+    load = BookmarkLoad(experiment.plan()[0], experiment, SETTINGS, tmp_path, None, {})
     load._acknowledged_ns = 0
     events = [
         load._event(number, 0.0, row, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fuze_bench.lab.experiments.factors import Configuration
+from fuze_bench.lab.experiments.factors import LOCUST, Configuration
 from fuze_bench.lab.experiments.progress import duration
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.experiments.workloads import Bookmarks, Synthetic
@@ -13,6 +13,7 @@ from fuze_bench.lab.experiments.workloads import Bookmarks, Synthetic
 _SET_UP_S = 3.0
 _SET_UP_OF_JOBS_S = 1.0
 _MODEL_S = 8.0
+_LOCUST_S = 3.0
 _BOOKMARK_CPU_S = 0.12
 _JOB_S = 0.01
 _OVERHEAD_S = {"simple": 0.0, "fork": 0.1, "spawn": 7.0, "pool": 7.0, "batch": 0.0}
@@ -55,4 +56,8 @@ def _begin_s(experiment: Experiment, configuration: Configuration) -> float:
     """Until a trial's parts are ready; jobs that are no bookmarks need no model, no web site and no database."""
     if not isinstance(experiment.workload, Bookmarks):
         return _SET_UP_OF_JOBS_S
-    return _SET_UP_S + (_MODEL_S if configuration.fresh == "processes" else 0)
+    return (
+        _SET_UP_S
+        + (_MODEL_S if configuration.fresh == "processes" else 0)
+        + (_LOCUST_S if configuration.sender == LOCUST else 0)
+    )

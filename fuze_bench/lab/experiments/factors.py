@@ -20,6 +20,7 @@ KINDS = ("simple", "fork", "spawn", "pool", "batch")
 STRATEGIES = ("strict", "round_robin", "random")
 MODES = ("rq", "thread", "inline")
 FRESH = ("data", "processes")
+LEAN, LOCUST = SENDERS = ("lean", "locust")
 
 #: Factors whose values say what they are.
 _IN_A_WORD = ("strategy", "mode", "arrivals")
@@ -127,6 +128,11 @@ class Configuration:
     rate_per_s: float | None = _factor(
         None, "jobs offered per second", number(0.001, 100_000, or_none=True), unit="/s"
     )
+    sender: str = _factor(
+        LEAN,
+        "who sends the saves: our own lean sender, or Locust, as long as it keeps up (see sent_by)",
+        one_of(SENDERS),
+    )
     origin_latency_ms: float = _factor(
         0.0, "the web site answers a page after so long, milliseconds", number(0, 60_000), unit=" ms"
     )
@@ -158,6 +164,11 @@ class Configuration:
             object.__setattr__(self, name, known["parse"](name, getattr(self, name)))
         if self.mode != "rq" and self.redis_outage_s:
             raise LabError(f"mode={self.mode} has no Redis that could go away: set redis_outage_s to 0")
+        if self.sender == LOCUST and not self.goes_through_the_api:
+            raise LabError(
+                "sender=locust has nothing to send of a backlog for RQ, which is saved in one go: "
+                "give it other arrivals, such as poisson, or leave sender out"
+            )
 
     def check_files(self) -> None:
         """Raises LabError if what the trial needs is not there; a recorded one may be of another machine."""
@@ -165,6 +176,11 @@ class Configuration:
             raise LabError(
                 f"pages={self.pages!r} is not a folder: name one that holds *.html files, or leave it None"
             )
+
+    @property
+    def goes_through_the_api(self) -> bool:
+        """Whether the pages of a trial are saved through the API, by a sender. A backlog for RQ is saved in one go."""
+        return self.mode != "rq" or self.arrivals != "backlog"
 
     @property
     def shares(self) -> dict[str, float]:

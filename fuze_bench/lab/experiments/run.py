@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from types import FrameType
 import pandas as pd
 
 from fuze_bench.errors import LabError
+from fuze_bench.lab.experiments.factors import LEAN, LOCUST
 from fuze_bench.lab.experiments.progress import Reporter, duration, reporter
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
 from fuze_bench.lab.experiments.trial import Trial, settings_of_trials
@@ -24,8 +25,7 @@ from fuze_bench.lab.experiments.workloads import Bookmarks
 from fuze_bench.lab.judgement import checks
 from fuze_bench.lab.judgement.trial_verdicts import generator_late
 from fuze_bench.lab.judgement.verdicts import Answer
-from fuze_bench.lab.load.bookmark_load import uses_the_api
-from fuze_bench.lab.load.sender_ceiling import measure_ceiling
+from fuze_bench.lab.load.sender_ceiling import measure_ceiling, measure_locust_ceiling
 from fuze_bench.lab.parts.machine import describe_machine
 from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.lab.runs.records import OK, EventRow
@@ -75,13 +75,15 @@ def run_experiment(
         try:
             with _interrupts() as interrupts:
                 host: WorkerHost | None = None
-                ceiling_per_s = _sender_ceiling_per_s(experiment, writer.folder)
+                ceilings_per_s = _sender_ceilings_per_s(experiment, writer.folder)
                 for planned in blocks:
                     keeps = planned.configuration.fresh == "data"
                     if keeps and (host is None or not host.is_running()):
                         # One that was killed fails the trial in hand, and must not fail the rest.
                         host = _host(experiment, settings, writer.folder, kept)
-                    _one(planned, experiment, settings, writer, shown, host if keeps else None, ceiling_per_s)
+                    _one(
+                        planned, experiment, settings, writer, shown, host if keeps else None, ceilings_per_s
+                    )
                     if interrupts:
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
@@ -177,11 +179,15 @@ class _Blocks:
         return None
 
 
-def _sender_ceiling_per_s(experiment: Experiment, folder: Path) -> float | None:
-    """What the sender can do on this machine, now; None where no trial needs it."""
-    if isinstance(experiment.workload, Bookmarks) and any(uses_the_api(c) for c in experiment.configurations):
-        return measure_ceiling(folder / "sender")
-    return None
+def _sender_ceilings_per_s(experiment: Experiment, folder: Path) -> dict[str, float]:
+    """What the senders that the trials need can do on this machine, now."""
+    needed = {c.sender for c in experiment.configurations if c.goes_through_the_api}
+    if not needed or not isinstance(experiment.workload, Bookmarks):
+        return {}
+    found = {LEAN: measure_ceiling(folder / "sender")}
+    if LOCUST in needed:
+        found[LOCUST] = measure_locust_ceiling(folder / "locust")
+    return found
 
 
 def _host(experiment: Experiment, settings: Settings, folder: Path, kept: ExitStack) -> WorkerHost | None:
@@ -197,7 +203,7 @@ def _one(
     writer: RunWriter,
     shown: Reporter,
     host: WorkerHost | None,
-    ceiling_per_s: float | None,
+    ceilings_per_s: Mapping[str, float],
 ) -> None:
     folder = writer.folder / "trials" / f"{planned.number:03}"
     for late_before in range(1 + _AGAIN):
@@ -206,9 +212,7 @@ def _one(
         shown.begins(planned)
         with ExitStack() as own:
             one = host or _host(experiment, settings, folder, own)
-            with Trial(
-                planned, experiment, settings, folder, one, sender_ceiling_per_s=ceiling_per_s
-            ) as trial:
+            with Trial(planned, experiment, settings, folder, one, ceilings_per_s=ceilings_per_s) as trial:
                 trial.wait_ready()
                 trial.measure(shown.progressed)
         row = replace(trial.row(), late_before=late_before)

@@ -20,7 +20,7 @@ from fuze_bench.lab.experiments.workloads import Bookmarks, Workload, Yours, wor
 _LARGEST_SEED = 2**63 - 1
 #: What arrivals take that is said elsewhere: in `arrivals` it would win in silence over what trials are labelled with.
 _SAID_ELSEWHERE = {"rate_per_s": "a factor: name it in factors or fixed", "duration_s": "beside arrivals"}
-_OF_BOOKMARKS = ("mode", "origin_latency_ms", "origin_failure_rate", "pages", "redis_outage_s")
+_OF_BOOKMARKS = ("mode", "origin_latency_ms", "origin_failure_rate", "pages", "redis_outage_s", "sender")
 #: One trial of more makes no sense, whatever the machine.
 _MOST_CONFIGURATIONS = 200
 
@@ -296,5 +296,5 @@ def _check_is_for_jobs(configuration: Configuration) -> None:
     for name in _OF_BOOKMARKS:
         if getattr(configuration, name) != getattr(usual, name):
             raise LabError(
-                f"{name}={getattr(configuration, name)} makes sense for the workload bookmarks alone"
+                f"{name}={getattr(configuration, name)} makes sense for the workload bookmarks alone: leave it out"
             )

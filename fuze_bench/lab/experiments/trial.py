@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,15 @@ from fuze_bench.pipeline.settings import Settings
 
 _POLL_S = 0.05
 _LOG_LINES = 20
-_LOGS = ("workers.log", "api.log", "origin.log", "sender.log", "proxy.log", "redis/redis.log")
+_LOGS = (
+    "workers.log",
+    "api.log",
+    "origin.log",
+    "load/sender.log",
+    "load/locust.log",
+    "proxy.log",
+    "redis/redis.log",
+)
 _DONE = (PROCESSED, JOB_FAILED)
 
 #: Told how many jobs of how many are done.
@@ -77,7 +85,8 @@ class Trial:
     A context manager: entering it starts the parts, leaving it stops and reaps them. In between come `wait_ready`,
     `measure` and `close`; then `row`, `events` and `series` are what to record. Whatever goes wrong, a worker's death or
     jobs that are not done in time included, makes the trial `failed` with the end of the logs, and what follows
-    is skipped; only Ctrl-C and programming errors are raised.
+    is skipped; only Ctrl-C and programming errors are raised. `ceilings_per_s`: what the senders of saves can do here,
+    as far as it is known.
     """
 
     def __init__(
@@ -88,7 +97,7 @@ class Trial:
         folder: Path,
         host: WorkerHost | None,
         *,
-        sender_ceiling_per_s: float | None = None,
+        ceilings_per_s: Mapping[str, float] | None = None,
     ) -> None:
         self.planned = planned
         self.events: list[EventRow] = []
@@ -96,7 +105,7 @@ class Trial:
         self._experiment = experiment
         self._folder = folder
         own = replace(planned.configuration.applied_to(settings_of_trials(settings)), data_dir=folder)
-        self._load = _load(planned, experiment, own, folder, host)
+        self._load = _load(planned, experiment, own, folder, host, ceilings_per_s or {})
         self._parts = ExitStack()
         self._jobs = len(
             experiment.arrivals_of(planned.configuration).times(experiment.seed_of(planned.block))
@@ -111,7 +120,6 @@ class Trial:
             copy=planned.copy,
             status=OK,
             started_at_s=time.time(),
-            sender_ceiling_per_s=sender_ceiling_per_s,
         )
 
     def __enter__(self) -> Trial:
@@ -227,11 +235,12 @@ def _load(
     settings: Settings,
     folder: Path,
     host: WorkerHost | None,
+    ceilings_per_s: Mapping[str, float],
 ) -> Load:
     if isinstance(experiment.workload, Bookmarks):
         from fuze_bench.lab.load.bookmark_load import BookmarkLoad
 
-        return BookmarkLoad(planned, experiment, settings, folder, host)
+        return BookmarkLoad(planned, experiment, settings, folder, host, ceilings_per_s)
     from fuze_bench.lab.load.job_load import JobLoad
 
     return JobLoad(planned, experiment, folder)

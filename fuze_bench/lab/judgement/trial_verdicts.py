@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fuze_bench.lab.experiments.factors import LOCUST
 from fuze_bench.lab.judgement.growth import STRETCHES, Growth, growth_of, line_through_stretches
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, SAMPLES_BEYOND
 from fuze_bench.lab.judgement.tables import cell
@@ -81,7 +82,8 @@ def judge_trial(
 def _on_the_generator(trial: Row, events: pd.DataFrame) -> list[Verdict]:
     if trial.get("arrivals") == "backlog":
         return []
-    return [generator_late(trial, events), generator_saturated(trial)]
+    found = [generator_late(trial, events), generator_saturated(trial)]
+    return [*found, sent_by_another(trial)] if trial.get("sender") == LOCUST else found
 
 
 def invalid_trials(verdicts: Iterable[Verdict]) -> set[int]:
@@ -191,9 +193,13 @@ def generator_late(trial: Row, events: pd.DataFrame) -> Verdict:
     late = int((late_ms > limit_ms).sum())
     share = late / len(late_ms)
     reason = f"{cell(100 * share)} % of {len(late_ms)} sends came more than {cell(limit_ms)} ms late"
-    return _verdict(
-        trial, name, Answer.YES if late > max(LATE_SENDS, LATE_SHARE * len(late_ms)) else Answer.NO, reason
-    )
+    answer = Answer.YES if are_too_many_late(late, len(late_ms)) else Answer.NO
+    return _verdict(trial, name, answer, reason)
+
+
+def are_too_many_late(late: int, sends: int) -> bool:
+    """Whether so many late sends are more than LATE_SENDS and more than LATE_SHARE of all."""
+    return late > max(LATE_SENDS, LATE_SHARE * sends)
 
 
 def generator_saturated(trial: Row) -> Verdict:
@@ -206,6 +212,17 @@ def generator_saturated(trial: Row) -> Verdict:
     share = sent / window_s / ceiling
     reason = f"it sent {cell(sent / window_s)} /s, {cell(100 * share)} % of its ceiling of {cell(ceiling)} /s"
     return _verdict(trial, name, Answer.YES if share > CEILING_SHARE else Answer.NO, reason)
+
+
+def sent_by_another(trial: Row) -> Verdict:
+    """Whether the lean sender took over where Locust was asked for and would not have kept up."""
+    name, sent_by = "sent by another load generator", trial.get("sent_by")
+    if sent_by is None or pd.isna(sent_by):
+        return _verdict(trial, name, Answer.UNKNOWN, "what sent the saves was not recorded")
+    if sent_by == LOCUST:
+        return _verdict(trial, name, Answer.NO, "Locust sent it, as asked for")
+    reason = "the lean sender took over, as the times asked for are more than Locust keeps up with here"
+    return _verdict(trial, name, Answer.YES, reason)
 
 
 def not_drained(trial: Row) -> Verdict:

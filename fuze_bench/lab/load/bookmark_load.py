@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fuze_bench.errors import LabError
-from fuze_bench.lab.experiments.factors import Configuration
+from fuze_bench.lab.experiments.factors import LEAN
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
-from fuze_bench.lab.load.request_log import Sample, read_request_log
-from fuze_bench.lab.load.sender import Plan, planned_saves, start_sender
+from fuze_bench.lab.load.request_log import Sample
+from fuze_bench.lab.load.saves_sent import Saves, SavesSent, who_sends
 from fuze_bench.lab.parts.delay_proxy import running_delay_proxy
 from fuze_bench.lab.parts.series import Sampler
 from fuze_bench.lab.parts.services import (
@@ -37,20 +37,16 @@ from fuze_bench.processes import Child
 _USER_ID = 1
 _POLL_S = 0.05
 _WARM_UP_LIMIT_S = 600.0
-_SOON_NS = 500_000_000
-_ANSWERS_LIMIT_S = 60.0
 _WAITING = (Status.PENDING, Status.PROCESSING)
 _COLUMNS = ("id", "url", "queue", "status", "reason", "attempts", "claimed_by")
 _STAMPS = ("queued_ns", "started_ns", "done_ns", "durations_ms")
 
 
-def uses_the_api(configuration: Configuration) -> bool:
-    """Whether the pages of a trial are saved through the API, by the sender."""
-    return configuration.mode != "rq" or configuration.arrivals != "backlog"
-
-
 class BookmarkLoad:
-    """See `trial.Load`. A backlog for RQ is saved in one go, as an import is; everything else goes through the API."""
+    """See `trial.Load`. A backlog for RQ is saved in one go, as an import is; everything else goes through the API.
+
+    `ceilings_per_s`: what the senders can do on this machine, see `saves_sent.who_sends`.
+    """
 
     def __init__(
         self,
@@ -59,6 +55,7 @@ class BookmarkLoad:
         settings: Settings,
         folder: Path,
         host: WorkerHost | None,
+        ceilings_per_s: Mapping[str, float],
     ) -> None:
         self._planned, self._experiment, self._folder, self._host = planned, experiment, folder, host
         self._configuration = planned.configuration
@@ -73,12 +70,18 @@ class BookmarkLoad:
             # Else what fails waits for minutes before it is tried again.
             self._settings = replace(settings, retry_intervals_s=(1.0, 2.0), retry_after_default_s=1.0)
         self._is_rq = self._configuration.mode == "rq"
-        self._is_direct = not uses_the_api(self._configuration)
+        self._is_direct = not self._configuration.goes_through_the_api
+        self._sent_by: str | None = None
+        if not self._is_direct:
+            self._sent_by = who_sends(
+                self._configuration, self._times_s, self._arrivals.window_s, ceilings_per_s
+            )
+        self._ceiling_per_s = None if self._sent_by is None else ceilings_per_s.get(self._sent_by)
         self._origin: RunningOrigin | None = None
         self._workers: Workers | StockWorkers | None = None
         self._redis: PrivateRedis | None = None
         self._api: tuple[str, Child] | None = None
-        self._sender: Child | None = None
+        self._sending: SavesSent | None = None
         self._samples: list[Sample] = []
         self._outage: RedisOutage | None = None
         self.start_ns = 0
@@ -123,7 +126,7 @@ class BookmarkLoad:
         if self._is_direct:
             self._save(pages)
         else:
-            self._send([0.0] * count, pages, ["default"] * count, "warm-up")
+            self._send(LEAN, [0.0] * count, pages, ["default"] * count, "warm-up")
             self._wait_for_answers(lambda: None)
         deadline_s = time.monotonic() + _WARM_UP_LIMIT_S
         while self._waiting():
@@ -141,16 +144,12 @@ class BookmarkLoad:
             self._save(pages)
             self._acknowledged_ns = time.monotonic_ns()
             return
-        self.start_ns = time.monotonic_ns() + _SOON_NS
-        self._send(self._times_s, pages, self._queues, "load")
-        if self._configuration.redis_outage_s:
-            assert self._redis is not None
-            begin_ns = self.start_ns + round(self._arrivals.window_s / 3 * 1e9)
-            self._outage = RedisOutage(self._redis, begin_ns, self._configuration.redis_outage_s)
-        self._wait_for_answers(on_progress)
+        assert self._sent_by is not None
+        self._send(self._sent_by, self._times_s, pages, self._queues, "load")
+        self._wait_for_answers(on_progress, self._configuration.redis_outage_s)
 
     def remaining(self) -> int:
-        if self._sender is not None:
+        if self._sending is not None:
             return len(self._times_s)
         return self._waiting()
 
@@ -183,7 +182,6 @@ class BookmarkLoad:
 
     def record(self, row: TrialRow) -> tuple[TrialRow, list[EventRow]]:
         assert self._origin is not None
-        self._settle_sender()
         # Before the rows: what is still worked on may be fetched in between, and is then counted as an attempt.
         hits = self._origin.hits()
         rows = self._service.store.rows(*_COLUMNS, *_STAMPS)[self._warmed_up :]
@@ -206,6 +204,8 @@ class BookmarkLoad:
             duplicated=sum(
                 max(0, hits.get(urlsplit(stored["url"]).path, 0) - stored["attempts"]) for stored in rows
             ),
+            sent_by=self._sent_by,
+            sender_ceiling_per_s=self._ceiling_per_s,
             faults=None if self._outage is None else self._outage.text(self.start_ns),
         )
         return counted, events
@@ -258,43 +258,41 @@ class BookmarkLoad:
         if astray:
             raise LabError(f"bookmarks went to {', '.join(astray)} and not to RQ: see the log of Redis")
 
-    def _send(self, times_s: Sequence[float], pages: range, queues: Sequence[str], name: str) -> None:
+    def _send(
+        self, sender: str, times_s: Sequence[float], pages: range, queues: Sequence[str], name: str
+    ) -> None:
         assert self._api is not None
         assert self._origin is not None
         urls = [f"{self._origin.url}/page/{n}" for n in pages]
-        self._record_path = self._folder / f"{name}.jsonl"
-        plan = Plan(
-            base_url=self._api[0],
-            record=str(self._record_path),
-            requests=planned_saves(times_s, urls, queues),
-            start_ns=self.start_ns or None,
-        )
-        self._answers_due_s = time.monotonic() + (times_s[-1] if times_s else 0.0) + _ANSWERS_LIMIT_S
-        self._sender = start_sender(plan, self._folder)
+        saves = Saves(times_s=times_s, urls=urls, queues=queues)
+        self._samples = []
+        self._sending = SavesSent.by(sender, self._api[0], saves, self._folder, name)
+        # About now, until the sender says when exactly.
+        self.start_ns = time.monotonic_ns()
 
-    def _wait_for_answers(self, on_progress: Callable[[], None]) -> None:
-        assert self._sender is not None
+    def _wait_for_answers(self, on_progress: Callable[[], None], outage_s: float = 0.0) -> None:
+        """Until the sender has ended, and Redis is back if it is to be away for `outage_s` in between."""
+        assert self._sending is not None
         try:
-            while self._sender.is_alive() or not (self._outage is None or self._outage.is_over):
-                if self._outage is not None:
-                    self._outage.tick()
+            while self._sending.is_going_on() or not (self._outage is None or self._outage.is_over):
+                if (start_ns := self._sending.start_ns()) is not None:
+                    self.start_ns = start_ns
+                    self._go_on_with_outage(outage_s)
                 on_progress()
-                if time.monotonic() > self._answers_due_s:
-                    raise LabError(f"the sender did not end: see {self._sender.log_path}")
                 time.sleep(_POLL_S)
         finally:
-            self._settle_sender()
+            sending, self._sending = self._sending, None
+            self.start_ns = sending.start_ns() or self.start_ns
+            self._samples = sending.settle()
 
-    def _settle_sender(self) -> None:
-        if self._sender is None:
+    def _go_on_with_outage(self, outage_s: float) -> None:
+        if not outage_s:
             return
-        self._sender.stop()
-        if self._sender.returncode():
-            raise LabError(
-                f"the sender ended with code {self._sender.returncode()}: {self._sender.log_tail(1)}"
-            )
-        self._sender = None
-        self._samples = read_request_log(self._record_path)
+        if self._outage is None:
+            assert self._redis is not None
+            begin_ns = self.start_ns + round(self._arrivals.window_s / 3 * 1e9)
+            self._outage = RedisOutage(self._redis, begin_ns, outage_s)
+        self._outage.tick()
 
     def _waiting(self) -> int:
         counts = self._service.store.counts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 from pathlib import Path
@@ -38,18 +39,24 @@ def start_locust(
     seed: int,
     origin_url: str,
     drain_s: float,
+    begin_file: Path | None = None,
 ) -> Child:
     """Locust, sending to the API at `base_url`; it ends by itself. Its record is `folder`/requests.jsonl.
 
-    Raises LabError for an unknown scenario, and where there is no `loadtests` beside the package.
+    `begin_file`: written when it is ready, with the monotonic nanoseconds that times count from.
+    Raises LabError for an unknown scenario, and where there is no `loadtests` beside the package, or no Locust.
     """
     if scenario not in SCENARIOS:
         raise LabError(f"there is no scenario {scenario!r}: {nearest(scenario, SCENARIOS)}")
     if not LOADTESTS.is_dir():
-        raise LabError(f"there is no {LOADTESTS}: work in a checkout of the repository, or use the sender")
+        raise LabError(f"there is no {LOADTESTS}: work in a checkout of the repository, or use sender: lean")
+    if importlib.util.find_spec("locust") is None:
+        raise LabError("Locust is not installed: install the package with [lab], or use sender: lean")
     argv = [sys.executable, "-m", "locust", "-f", str(LOADTESTS), SCENARIOS[scenario], "--headless"]
     argv += ["--only-summary", "--host", base_url, "--origin", origin_url, "--seed", str(seed)]
     argv += ["--request-log", str(folder / "requests.jsonl"), "--drain", f"{drain_s:g}"]
+    if begin_file is not None:
+        argv += ["--begin-file", str(begin_file)]
     # What hangs is ended by Locust itself.
     argv += [
         "--run-time",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fuze_bench.errors import LabError, nearest
-from fuze_bench.lab.experiments.factors import Configuration
+from fuze_bench.lab.experiments.factors import LEAN, Configuration
 from fuze_bench.lab.experiments.progress import Reporter, reporter
 from fuze_bench.lab.experiments.run import recorded_settings
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
@@ -148,10 +148,12 @@ class _Trials:
         folder = self.writer.folder / "trials" / f"{planned.number:03}"
         folder.mkdir(parents=True)
         self._shown.begins(planned)
-        with Trial(planned, experiment, self._settings, folder, self._host_of(configuration)) as trial:
+        ceilings_per_s = {LEAN: self.ceiling_per_s}
+        host = self._host_of(configuration)
+        with Trial(planned, experiment, self._settings, folder, host, ceilings_per_s=ceilings_per_s) as trial:
             trial.wait_ready()
             trial.measure(self._shown.progressed)
-        row = replace(trial.row(), sender_ceiling_per_s=self.ceiling_per_s)
+        row = trial.row()
         self._record(planned, row, trial.events, trial.series)
         self._shown.ended(planned, row)
         if row.status == OK:

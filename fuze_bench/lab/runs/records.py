@@ -70,8 +70,12 @@ class TrialRow:
         "most memory of all workers together (shared pages counted once), bytes", None
     )
     redis_commands: int | None = _column("commands that Redis processed, those of sampling left out", None)
+    sent_by: str | None = _column(
+        "who really sent the saves: lean or locust; none: nothing went through the API", None
+    )
     sender_ceiling_per_s: float | None = _column(
-        "most requests (of synthetic or your jobs: jobs) per second that the sender managed on its own", None
+        "most requests (of synthetic or your jobs: jobs) per second that whoever sent managed on its own",
+        None,
     )
     late_before: int = _column(
         "times it was measured before and the load generator was late: of those nothing is recorded", 0
