@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fuze_bench.lab.experiments.factors import LEAN
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import checks, stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion
@@ -34,6 +35,7 @@ def with_and_without_redis(
     origin_latency_ms: float,
     blocks: int,
     seed: int,
+    sender: str = LEAN,
 ) -> Experiment:
     """The same saves with RQ's workers, with threads of the API from the start, and with Redis away in the middle."""
     return Experiment(
@@ -43,6 +45,7 @@ def with_and_without_redis(
             "fallback_threads": threads,
             "arrivals": "constant",
             "rate_per_s": rate_per_s,
+            "sender": sender,
             "origin_latency_ms": origin_latency_ms,
         },
         configurations=({"mode": "rq"}, {"mode": "thread"}, {"mode": "rq", "redis_outage_s": outage_s}),  # type: ignore[arg-type]

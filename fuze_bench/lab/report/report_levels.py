@@ -30,6 +30,8 @@ _FULL_BLOCKS = 12
 _FULL: Mapping[str, Mapping[str, Any]] = {
     "worker_counts": {"worker_counts": [1, 2, 4], "jobs": 40, "pool_jobs": 10},
     "capacity_plan": {"base_blocks": _FULL_BLOCKS},
+    # Which takes seconds to start in each trial.
+    "threading_fallback": {"sender": "locust"},
 }
 
 
