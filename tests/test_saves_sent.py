@@ -78,8 +78,8 @@ def test_both_send_the_same_saves_and_see_the_same_at_a_low_rate(both: Run) -> N
         start_ns = int(jobs["intended_ns"].iloc[0]) - round(times_s[0] * 1e9)
         intended_ns = [int(ns) - start_ns for ns in jobs["intended_ns"]]
         assert intended_ns == pytest.approx([time_s * 1e9 for time_s in times_s], abs=1)
-    # A save takes some milliseconds: they see the same, to what scheduling on a busy machine adds.
-    assert abs(ours["ack_ms"].median() - theirs["ack_ms"].median()) < 20
+    # A save takes some milliseconds: they see the same, where a busy machine adds least.
+    assert abs(ours["ack_ms"].quantile(0.1) - theirs["ack_ms"].quantile(0.1)) < 20
 
 
 @pytest.mark.parametrize("sender", SENDERS)
@@ -128,6 +128,8 @@ def asked(law: str, rate_per_s: float | None = None, **more: Any) -> dict[str, A
     [
         (asked("constant", 6.0), {}, 10.01, LOCUST),  # 60 % of it
         (asked("constant", 6.0), {}, 9.9, LEAN),
+        # Two in ten seconds are never late, but more than 60 %.
+        (asked("constant", 0.2), {}, 0.3, LEAN),
         (asked("constant", 6.0), {}, None, LOCUST),
         (asked("constant", 6.0, sender=LEAN), {}, 1.0, LEAN),
         (asked("constant", 6.0, sender=LEAN), {}, 1e6, LEAN),
@@ -181,9 +183,10 @@ def test_a_run_says_that_another_sender_took_over(tmp_path: Path) -> None:
     assert not [v for v in judge_trial(usual, pd.DataFrame(), pd.DataFrame()) if "another" in v.name]
 
 
-def locust_trial(folder: Path, rate_per_s: float = 20) -> Trial:
+def locust_trial(folder: Path) -> Trial:
     """A trial of twenty seconds, sent by Locust; whatever happens to it happens in the first."""
-    experiment = Experiment(fixed=asked("constant", rate_per_s), duration_s=20, warm_up=0)
+    fixed = asked("poisson", 20.0, queues="high:1,low:1")
+    experiment = Experiment(fixed=fixed, duration_s=20, warm_up=0)
     folder.mkdir()
     return Trial(experiment.plan()[0], experiment, SETTINGS, folder, None)
 
@@ -208,7 +211,14 @@ def test_an_api_that_dies_under_locust_is_the_problem_told(tmp_path: Path) -> No
     assert "locust.log:" in (trial.row().log_end or "")
     assert trial.row().sent >= 5, "what was sent so far is recorded"
     samples = read_request_log(tmp_path / "trial" / "load" / "requests.jsonl")
-    assert len(samples) >= 5
+    answered = {sample.job: sample.queue for sample in samples if sample.outcome == "ok"}
+    assert answered == {event.job: event.queue for event in trial.events if event.job in answered}
+    assert set(answered.values()) == {"high", "low"}
+    # What was not sent any more was intended on the same clock.
+    assert len(trial.events) > len(samples)
+    times_s = Arrivals(law="poisson", rate_per_s=20.0, duration_s=20).times(1)
+    begins_ns = [e.intended_ns - round(t * 1e9) for e, t in zip(trial.events, times_s, strict=True)]
+    assert max(begins_ns) - min(begins_ns) <= 1
     assert children() <= before, "Locust outlived the trial"
 
 
@@ -235,7 +245,7 @@ def test_a_locust_that_cannot_start_is_told_in_one_line(
         measured(trial)
         assert trial.row().status == "failed"
         problems[name] = trial.row().problem or ""
-    assert problems["empty"].startswith("locust ended with code 1, and its record tells of 0 of 400 saves: ")
+    assert problems["empty"].startswith("locust ended with code 1, and its record tells of 0 of ")
     assert problems["nowhere"].endswith("work in a checkout of the repository, or use sender: lean")
     assert not any("\n" in problem for problem in problems.values())
 
