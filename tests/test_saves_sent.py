@@ -4,6 +4,7 @@ keep up."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy import stats
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.arrivals import Arrivals
+from fuze_bench.lab.experiments import run as run_module
 from fuze_bench.lab.experiments.factors import LEAN, LOCUST, SENDERS, Configuration
 from fuze_bench.lab.experiments.run import run_experiment
 from fuze_bench.lab.experiments.spec import Experiment
@@ -165,6 +167,30 @@ def test_above_locusts_ceiling_the_lean_sender_takes_over(tmp_path: Path) -> Non
     assert_whole(row, events, 8)
     assert (row.sent_by, row.sender_ceiling_per_s) == (LEAN, 5_000.0)
     assert not (tmp_path / "trial" / "load" / "locust.log").exists()
+
+
+def test_where_locust_was_late_time_and_again_the_lean_sender_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However low the rate is: the machine is too busy for it."""
+    senders: list[str | None] = []
+
+    class SlowWithLocust(Trial):
+        def measure(self, on_progress: Progress | None = None) -> None:
+            super().measure(on_progress)
+            senders.append(self.row().sent_by)
+            if senders[-1] == LOCUST:
+                self.events[:] = [replace(e, sent_ns=e.intended_ns + 60 * 10**9) for e in self.events]
+
+    monkeypatch.setattr(run_module, "Trial", SlowWithLocust)
+    monkeypatch.setattr(run_module, "_AGAIN", 1)
+    experiment = Experiment(
+        fixed=asked("constant", 10.0), duration_s=0.5, blocks=1, warm_up=0, baseline_copy=False
+    )
+    run = run_experiment(experiment, SETTINGS, out=tmp_path / "run")
+    assert senders == [LOCUST, LEAN]
+    assert list(run.trials[["late_before", "sent_by"]].itertuples(index=False, name=None)) == [(1, LEAN)]
+    assert len(run.good_trials()) == 1
 
 
 def test_a_run_says_that_another_sender_took_over(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def run_experiment(
     same settings. `budget_s`: begin no block that
     would end after so many seconds. `precision`: go on beyond the planned blocks until every ratio to the baseline is
     known that well (0.05: to 5 %), as `stats.enough` decides. A trial that fails is recorded as such and the rest goes
-    on. One whose load generator was late is measured again at once, twice at most, so that its block stays whole; what
-    is looked at is when jobs were sent, never how they fared. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
+    on. One whose load generator was late is measured again at once, twice at most, so that its block stays whole, and the
+    last time by the lean sender; what is looked at is when jobs were sent, never how they fared. Ctrl-C is passed on after a word about where the finished trials are. Raises LabError.
     """
     experiment.check_files()
     settings = Settings.from_mapping(os.environ) if settings is None else settings
@@ -207,6 +207,9 @@ def _one(
 ) -> None:
     folder = writer.folder / "trials" / f"{planned.number:03}"
     for late_before in range(1 + _AGAIN):
+        if late_before == _AGAIN:
+            # A machine can be too busy for it at a rate that is far below its ceiling.
+            ceilings_per_s = {**ceilings_per_s, LOCUST: 0.0}
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped in the middle of it
         folder.mkdir(parents=True)
         shown.begins(planned)
