@@ -20,9 +20,11 @@ BENCHMARKS = {
     "replay": ("replayed_jobs", "How fast recorded jobs are put through another queue, as a plan does"),
 }
 
+_LIST = "\n".join(f"{name:<22} {what}" for name, (_, what) in sorted(BENCHMARKS.items()))
 
-@click.command()
-@click.argument("name", type=click.Choice(sorted(BENCHMARKS)))
+
+@click.command(epilog=f"\b\nBenchmarks:\n{_LIST}")
+@click.argument("name", metavar="BENCHMARK", type=click.Choice(sorted(BENCHMARKS)))
 @click.option(
     "--blocks", type=click.IntRange(1, 100), default=6, show_default=True, help="Repeats of everything."
 )
