@@ -14,6 +14,7 @@ from backlog_runs import backlog_run
 from fuze_bench.errors import LabError
 from fuze_bench.lab.planning import decision_text
 from fuze_bench.lab.planning.decision import SHARE_OF_BEST, can_decide, decide
+from fuze_bench.lab.planning.plan_text import duration
 from fuze_bench.lab.runs.results import Run
 
 FACTORS = {"kind": ["simple", "fork"], "workers": [1, 2, 4]}
@@ -172,3 +173,18 @@ def test_a_rate_must_be_one(run: Run):
         decide(run, rate_per_s=0)
     with pytest.raises(LabError, match="wait-p95=-1: give a value above 0"):
         decide(run, wait_p95_s=-1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (7.57e-10, "0 ms"),
+        (0.00214, "2.14 ms"),
+        (0.35, "350 ms"),
+        (3.1, "3.1 s"),
+        (720, "12 min"),
+        (9000, "2.5 h"),
+    ],
+)
+def test_times_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from fuze_bench.lab.judgement.block_resampling import Estimate
+from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.queueing.queue_growth import Growth
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def duration(seconds: float) -> str:
     if math.isinf(seconds):
         return "for ever"
     if seconds < 0.9995:
-        return f"{seconds * 1e3:.3g} ms"
+        return f"{cell(seconds * 1e3)} ms"
     for unit, length, below in (("s", 1, 120), ("min", 60, 7200)):
         if seconds < below:
             return f"{seconds / length:.3g} {unit}"
