@@ -1,6 +1,6 @@
 """What a page says of itself: its title and the day it was published, found by trafilatura's and htmldate's rules.
 
-Of trafilatura's metadata these two take a sixth of the time; the rest goes into authors, tags and licences.
+Of all the metadata that trafilatura looks for, these two take half of the time; the rest goes into authors, tags and licences.
 """
 
 from __future__ import annotations
