@@ -38,7 +38,7 @@ for _name in list(os.environ):
 _MEASURING = frozenset(
     """
     test_contention test_delay_proxy test_fresh test_invalid_trials test_loadtests test_offered_in_trials test_readme
-    test_run test_saves_sent test_sender test_series test_start_here test_workflow
+    test_run test_sample_path test_saves_sent test_sender test_series test_start_here test_trial test_workflow
     """.split()
 )
 
