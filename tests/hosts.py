@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,8 +74,7 @@ class Network:
 @contextmanager
 def forwarded(address: str, target: Path | tuple[str, int]) -> Iterator[int]:
     """The port on `address` from which connections are passed on to a socket file or to loopback."""
-    with socketserver.ThreadingTCPServer((address, 0), _Forward) as server:
-        server.target = target  # type: ignore[attr-defined]
+    with _Forwarder((address, 0), target) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -82,6 +82,24 @@ def forwarded(address: str, target: Path | tuple[str, int]) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+            server.end_connections()
+
+
+class _Forwarder(socketserver.ThreadingTCPServer):
+    def __init__(self, address: tuple[str, int], target: Path | tuple[str, int]) -> None:
+        super().__init__(address, _Forward)
+        self.target = target
+        self._connections: list[socket.socket] = []
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self._connections.append(request)
+        super().finish_request(request, client_address)
+
+    def end_connections(self) -> None:
+        """A host that is gone says no good-bye: whoever waits for its next word would wait for ever."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Forward(socketserver.BaseRequestHandler):

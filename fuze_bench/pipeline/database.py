@@ -15,6 +15,8 @@ from fuze_bench.pipeline.schema import metadata
 
 #: SQLite waits this long for another writer; no transaction here takes a hundredth of it.
 _SQLITE_BUSY_TIMEOUT_S = 60
+#: In the middle of a transaction, between two statements; all of ours follow one upon the other.
+_LONGEST_PAUSE_S = 30
 _SCHEMA_LOCK = 0x66757A65
 #: How PostgreSQL's client notices that a server, or the way to it, is gone (libpq's parameters; seconds, but for the
 #: last: milliseconds). What the URL says of them wins.
@@ -90,6 +92,16 @@ def _translated() -> Iterator[None]:
         raise RefusedValueError(f"the database has no place for a value: {one_line(error)}") from error
 
 
+def _let_go_of_the_lost(connection: Any, _record: Any) -> None:
+    """Have the server end the transaction of a host that was cut off, whose row locks everybody else waits for.
+
+    Its own patience is two hours. Not by the connection's `options`, which a pooler in between may refuse.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_LONGEST_PAUSE_S}s'")
+    connection.commit()
+
+
 def _make_engine(url: str) -> sa.Engine:
     try:
         with _translated():
@@ -101,7 +113,9 @@ def _make_engine(url: str) -> sa.Engine:
         ) from None
     if parsed.get_backend_name() != "sqlite":
         parsed = parsed.set(query={**_POSTGRESQL_TIMEOUTS, **parsed.query})
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        engine = sa.create_engine(parsed, pool_pre_ping=True)
+        sa.event.listen(engine, "connect", _let_go_of_the_lost)
+        return engine
     if parsed.database:
         try:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
