@@ -72,7 +72,12 @@ def everything(client: redis.Redis) -> dict[bytes, Any]:
 
 
 def test_they_leave_the_keys_that_rq_leaves(client: redis.Redis) -> None:
-    urls = ["https://example.org/é", "https://example.org/'\"\\", "https://example.org/" + "long" * 40]
+    urls = [
+        "https://example.org/é",
+        "https://example.org/'\"\\",
+        "https://example.org/" + "long" * 40,
+        "https://example.org/" + "0123456789" * 90,
+    ]
     bookmarks = [
         bookmark(n, queue, url)
         for n, (queue, url) in enumerate(((q, u) for q in ("low", "default") for u in urls), start=1)

@@ -6,10 +6,12 @@ import threading
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from test_store import LEASE_S, new
 
 from fuze_bench.errors import RefusedValueError, StoreError
 from fuze_bench.pipeline.bookmarks import NewBookmark, ProcessingError, Reason
+from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 
 
@@ -37,6 +39,17 @@ def test_a_value_that_no_database_holds_is_refused_as_such(store: Store) -> None
     with pytest.raises(RefusedValueError):
         store.save([new(), new(user_id=2**70)])
     assert store.counts()["pending"] == 0
+
+
+def test_a_table_that_has_gone_is_told_as_any_trouble_with_the_database(
+    any_database: Settings, store: Store
+) -> None:
+    engine = sa.create_engine(any_database.sqlalchemy_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE fuze_bookmarks"))
+    engine.dispose()
+    with pytest.raises(StoreError, match=r"the database refused: .*fuze_bookmarks"):
+        store.save([new()])
 
 
 def test_groups_that_save_the_same_pages_the_other_way_round_do_not_deadlock(store: Store) -> None:

@@ -28,6 +28,7 @@ def canonical(url: str) -> str:
         ("https://a.org/x?id=1&FBCLID=abc&gclid=d", "https://a.org/x?id=1"),
         ("https://a.org/x?utm%5Fsource=mail", "https://a.org/x"),
         ("https://a.org/x?", "https://a.org/x"),
+        ("https://a.org/x?gclid=d&", "https://a.org/x"),
         ("  https://a.org/x\n", "https://a.org/x"),
     ],
 )

@@ -18,10 +18,9 @@ from fuze_bench.pipeline.bookmarks import (
     Status,
     TryAgain,
 )
-from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
+from fuze_bench.pipeline.schema import bookmarks
 
 _t = bookmarks.c
-_NOTHING_KNOWN: dict[str, Any] = dict.fromkeys(column.name for column in SHORT_COLUMNS)
 
 
 def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str
         "url_hash": hashlib.sha256(new.canonical_url.encode()).digest(),
         "user_title": new.title or None,
         "user_description": new.description or None,
-        "status": Status.PENDING,
+        "status": Status.PENDING.value,
         "queue": new.queue,
         "generation": 1,
         "attempts": 0,
@@ -50,7 +49,20 @@ def new_row(new: NewBookmark, token: str, now_s: float, now_ns: int) -> dict[str
 
 def new_bookmark(bookmark_id: int, row: Mapping[str, Any]) -> Bookmark:
     """The bookmark that a row of `new_row` has become."""
-    return to_bookmark({**_NOTHING_KNOWN, **row, "id": bookmark_id})
+    return Bookmark(
+        id=bookmark_id,
+        user_id=row["user_id"],
+        url=row["url"],
+        canonical_url=row["canonical_url"],
+        status=Status.PENDING,
+        title=row["user_title"],
+        description=row["user_description"],
+        queue=row["queue"],
+        generation=1,
+        attempts=0,
+        times_saved=1,
+        created_at=row["created_at"],
+    )
 
 
 def outcome_values(outcome: Outcome, now: dict[str, Any], *, has_text: bool) -> dict[str, Any]:

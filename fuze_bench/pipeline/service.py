@@ -20,7 +20,7 @@ from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.settings import Settings
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.task_queue import TaskQueue, check_queue
-from fuze_bench.pipeline.urls import parse_page_url
+from fuze_bench.pipeline.urls import SURROGATE, parse_page_url
 
 if TYPE_CHECKING:
     from fuze_bench.pipeline.process import Pipeline
@@ -89,22 +89,24 @@ class BookmarkService:
         except StoreError:
             self.count_saves("failed", len(new))
             raise
-        return self.see_to(saved)
+        return self._see_to(saved)
 
-    def commit_each(self, new: Sequence[NewBookmark]) -> Sequence[Saved | StoreError]:
-        """Commit all in one transaction, as long as none of them is the reason to refuse it; then in one for each.
+    def save_each(self, new: Sequence[NewBookmark]) -> list[SaveResult | StoreError]:
+        """As `save`, as long as no save is the reason to refuse all; then each by itself. What became of each, in order."""
+        committed = self._commit_each(new)
+        results = iter(self._see_to([each for each in committed if isinstance(each, Saved)]))
+        return [next(results) if isinstance(each, Saved) else each for each in committed]
 
-        What became of each, in order; `see_to` must follow for those that are saved.
-        """
+    def _commit_each(self, new: Sequence[NewBookmark]) -> Sequence[Saved | StoreError]:
         try:
             return self.store.save(new)
         except StoreError as error:
             if len(new) == 1 or not isinstance(error, RefusedValueError):
                 self.count_saves("failed", len(new))
                 return [error] * len(new)
-        return [result for each in new for result in self.commit_each([each])]
+        return [result for each in new for result in self._commit_each([each])]
 
-    def see_to(self, saved: Sequence[Saved]) -> list[SaveResult]:
+    def _see_to(self, saved: Sequence[Saved]) -> list[SaveResult]:
         """Have processed what is committed and needs it."""
         handles = self.queue.dispatch([each.bookmark for each in saved if each.needs_job])
         by_job = {handle.id: handle for handle in handles}
@@ -205,6 +207,6 @@ def _checked_text(name: str, text: str | None, max_chars: int) -> str | None:
         raise InputError(f"{name} has {len(text):,} characters: the limit is {max_chars:,}", field=name)
     if "\0" in text:
         raise InputError(f"{name} contains a NUL character: remove it", field=name)
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if SURROGATE.search(text):
         raise InputError(f"{name} contains half a surrogate pair: remove it", field=name)
     return text.strip() or None

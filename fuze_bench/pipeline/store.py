@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from fuze_bench.pipeline.bookmarks import (
@@ -23,15 +23,10 @@ from fuze_bench.pipeline.database import Database
 from fuze_bench.pipeline.rows import ended_values, new_bookmark, new_row, to_bookmark
 from fuze_bench.pipeline.schema import SHORT_COLUMNS, bookmarks
 from fuze_bench.pipeline.settings import Settings
+from fuze_bench.pipeline.upsert import FORGOTTEN, upsert_on_postgresql, upsert_on_sqlite
 from fuze_bench.timing import Clock, SystemClock
 
-#: PostgreSQL's advisory lock of a transaction that saves several pages.
-_GROUP_LOCK = 0x66757A66
-
 _t = bookmarks.c
-
-#: What a new generation knows nothing of.
-_FORGOTTEN = ("reason", "error", "retry_at", "death_note", "started_at", "started_ns", "done_at", "done_ns")
 
 
 class Unfinished(NamedTuple):
@@ -51,7 +46,7 @@ class Store(Claims):
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         super().__init__(Database(settings.sqlalchemy_url), clock or SystemClock(), settings.lease_s)
-        self._upsert = _upsert(is_postgresql=self._db.is_postgresql)
+        self._upsert = upsert_on_postgresql if self._db.is_postgresql else upsert_on_sqlite
 
     def save(self, new: Sequence[NewBookmark]) -> list[Saved]:
         """Find or insert one row per user and page, all in one transaction, in the order given.
@@ -62,23 +57,20 @@ class Store(Claims):
         now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
         token = uuid.uuid4().hex[:24]
         rows = [new_row(item, f"{token}{n:08x}", now_s, now_ns) for n, item in enumerate(new)]
-        found: dict[int, Saved] = {}
         with self._db.write() as connection:
-            if self._db.is_postgresql and len(new) > 1:
-                # Two groups with the same pages in another order would wait for each other's rows.
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_GROUP_LOCK)))
-            for numbers in _without_repeats(rows):
-                stored = connection.execute(self._upsert, [rows[n] for n in numbers]).all()
-                ids = {(row.user_id, row.url_hash): row for row in stored}
-                known = _bookmarks(connection, [row.id for row in stored if row.times_saved > 1])
-                for n in numbers:
-                    row = ids[_page(rows[n])]
-                    found[n] = Saved(
-                        bookmark=known.get(row.id) or new_bookmark(row.id, rows[n]),
-                        was_duplicate=row.times_saved > 1,
-                        needs_job=row.save_token == rows[n]["save_token"],
-                    )
-        return [found[n] for n in range(len(new))]
+            stored = self._upsert(connection, rows)
+            known = _bookmarks(connection, [row.id for row in stored if row.times_saved > 1])
+        return [
+            Saved(
+                bookmark=new_bookmark(found.id, row)
+                if found.times_saved == 1
+                # A page that is there twice was read once, as it was in the end.
+                else msgspec.structs.replace(known[found.id], times_saved=found.times_saved),
+                was_duplicate=found.times_saved > 1,
+                needs_job=found.save_token == row["save_token"],
+            )
+            for found, row in zip(stored, rows, strict=True)
+        ]
 
     def get(self, bookmark_id: int, user_id: int | None = None) -> Bookmark | None:
         """The bookmark, None if there is none (or it is not this user's, where one is given)."""
@@ -160,7 +152,7 @@ class Store(Claims):
             "queued_at": now_s,
             "queued_ns": now_ns,
             **dict.fromkeys(("attempts", "tries", "deaths"), 0),
-            **dict.fromkeys(_FORGOTTEN, sa.null()),
+            **dict.fromkeys(FORGOTTEN, sa.null()),
             # They belong to the stored text, if there is any.
             **{
                 name: sa.case((_t.content_hash.is_(None), sa.null()), else_=_t[name])
@@ -298,50 +290,6 @@ class Store(Claims):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-def _upsert(*, is_postgresql: bool) -> Any:
-    """Find or insert in one statement; a page that had failed becomes a new generation of this save."""
-    # Imported here: the dialect that is not needed takes a tenth of the time in which a short command starts.
-    if is_postgresql:
-        from sqlalchemy.dialects.postgresql import insert as insert_into
-    else:
-        from sqlalchemy.dialects.sqlite import insert as insert_into  # type: ignore[assignment]
-    insert: Any = insert_into(bookmarks)
-    new, failed = insert.excluded, _t.status == Status.FAILED
-    again = {
-        "times_saved": _t.times_saved + 1,
-        "user_title": sa.func.coalesce(_t.user_title, new.user_title),
-        "user_description": sa.func.coalesce(_t.user_description, new.user_description),
-        "generation": sa.case((failed, _t.generation + 1), else_=_t.generation),
-        "attempts": sa.case((failed, 0), else_=_t.attempts),
-        "tries": sa.case((failed, 0), else_=_t.tries),
-        "deaths": sa.case((failed, 0), else_=_t.deaths),
-    }
-    for name in ("status", "queue", "save_token", "queued_at", "queued_ns"):
-        again[name] = sa.case((failed, new[name]), else_=_t[name])
-    for name in (*_FORGOTTEN, "http_status", "durations_ms"):
-        again[name] = sa.case((failed, sa.null()), else_=_t[name])
-    return insert.on_conflict_do_update(index_elements=[_t.user_id, _t.url_hash], set_=again).returning(
-        _t.id, _t.user_id, _t.url_hash, _t.times_saved, _t.save_token
-    )
-
-
-def _page(row: Mapping[str, Any]) -> tuple[int, bytes]:
-    return row["user_id"], row["url_hash"]
-
-
-def _without_repeats(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """The rows' numbers in as many parts as a page is there: one statement must not touch a row twice."""
-    parts: list[list[int]] = []
-    seen: Counter[tuple[int, bytes]] = Counter()
-    for number, row in enumerate(rows):
-        before = seen[_page(row)]
-        seen[_page(row)] += 1
-        if before == len(parts):
-            parts.append([])
-        parts[before].append(number)
-    return parts
 
 
 def _bookmarks(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Bookmark]:

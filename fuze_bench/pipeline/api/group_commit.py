@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from fuze_bench.errors import FuzeError
-from fuze_bench.pipeline.bookmarks import NewBookmark, Saved
+from fuze_bench.pipeline.bookmarks import NewBookmark
 from fuze_bench.pipeline.service import BookmarkService, SaveResult
 
 _Future = asyncio.Future[SaveResult]
-_New = TypeVar("_New")
-_Result = TypeVar("_Result")
 
 #: One group holds the database's write lock for a few milliseconds, so that other processes get their turn.
 _LARGEST_GROUP = 256
+#: Turns of the event loop, each of which takes what has arrived and waits for nothing: who has just been answered and
+#: saves the next page at once is in the next group, which would else begin with one or two saves and make them wait.
+#: With 16 connections a save then costs 260 µs of this process in place of 380.
+_TURNS_BETWEEN_GROUPS = 3
 
 
 class GroupCommit:
-    """Collects the saves of an event loop while the group before is being committed on one thread, and the one before
-    that is put on its queues on another: the disk and Redis are waited for at the same time.
+    """Collects the saves of an event loop while the group before is committed and enqueued, on a thread of its own.
+
+    One thread for both: two, which wait for the disk and for Redis at the same time, halve the groups and take more.
     """
 
     def __init__(self, service: BookmarkService) -> None:
         self._service = service
         self._waiting: list[tuple[NewBookmark, _Future]] = []
         self._committing: asyncio.Task[None] | None = None
-        self._seeing_to: set[asyncio.Task[None]] = set()
-        self._store, self._queue = (
-            ThreadPoolExecutor(1, thread_name_prefix=f"group-{name}") for name in ("commit", "dispatch")
-        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
 
     async def save(self, new: NewBookmark) -> SaveResult:
         """The result of this save, after its group is committed and enqueued. Raises StoreError."""
@@ -46,44 +45,26 @@ class GroupCommit:
         """Wait until what has been accepted is committed and enqueued."""
         if self._committing is not None:
             await self._committing
-        await asyncio.gather(*self._seeing_to)
-        self._store.shutdown()
-        self._queue.shutdown()
+        self._thread.shutdown()
 
     async def _commit(self) -> None:
         try:
             while self._waiting:
                 group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
-                await self._commit_group(group)
+                results = await self._results([new for new, _ in group])
+                for (_, future), result in zip(group, results, strict=True):
+                    _tell(future, result)
+                for _ in range(_TURNS_BETWEEN_GROUPS):
+                    await asyncio.sleep(0)
         finally:
             self._committing = None
 
-    async def _commit_group(self, group: Sequence[tuple[NewBookmark, _Future]]) -> None:
-        committed = await _results(self._store, self._service.commit_each, [new for new, _ in group])
-        saved = []
-        for (_, future), each in zip(group, committed, strict=True):
-            if isinstance(each, Saved):
-                saved.append((each, future))
-            else:
-                _tell(future, each)
-        if saved:
-            task = asyncio.create_task(self._see_to(saved))
-            self._seeing_to.add(task)
-            task.add_done_callback(self._seeing_to.discard)
-
-    async def _see_to(self, saved: Sequence[tuple[Saved, _Future]]) -> None:
-        results = await _results(self._queue, self._service.see_to, [each for each, _ in saved])
-        for (_, future), result in zip(saved, results, strict=True):
-            _tell(future, result)
-
-
-async def _results(
-    thread: ThreadPoolExecutor, function: Callable[[Sequence[_New]], Sequence[_Result]], items: Sequence[_New]
-) -> Sequence[_Result | FuzeError]:
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, function, items)
-    except Exception as error:  # noqa: BLE001 - each waiting request raises it
-        return [FuzeError(f"not saved, or not enqueued: {error!r}")] * len(items)
+    async def _results(self, new: Sequence[NewBookmark]) -> Sequence[SaveResult | FuzeError]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, self._service.save_each, new)
+        except Exception as error:  # noqa: BLE001 - each waiting request raises it
+            return [FuzeError(f"not saved, or not enqueued: {error!r}")] * len(new)
 
 
 def _tell(future: _Future, result: SaveResult | FuzeError) -> None:
