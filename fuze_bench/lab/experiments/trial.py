@@ -19,7 +19,9 @@ from fuze_bench.lab.parts.worker_host import WorkerHost
 from fuze_bench.lab.runs.records import FAILED, JOB_FAILED, OK, PROCESSED, EventRow, SeriesRow, TrialRow
 from fuze_bench.pipeline.settings import Settings
 
-_POLL_S = 0.05
+#: How often is asked whether all is done: the longer it takes, the less often; and whether anything is wrong.
+_POLL_S, _POLL_SHARE, _LONGEST_POLL_S = 0.05, 0.05, 0.5
+_LOOK_S = 0.5
 _LOG_LINES = 20
 _LOGS = (
     "workers.log",
@@ -152,26 +154,36 @@ class Trial:
                     self._record(sampler)
 
     def _offer_and_drain(self, on_progress: Progress) -> None:
-        def progressed() -> None:
-            on_progress(max(0, self._jobs - self._load.remaining()), self._jobs)
-            if problem := self._load.problem():
-                raise LabError(problem)
+        looked_s = 0.0
+
+        def progressed(remaining: int | None = None) -> None:
+            nonlocal looked_s
+            remaining = self._load.remaining() if remaining is None else remaining
+            on_progress(max(0, self._jobs - remaining), self._jobs)
+            if time.monotonic() - looked_s >= _LOOK_S:
+                self._look_for_problems()
+                looked_s = time.monotonic()
 
         self._load.offer(progressed)
+        began_s = time.monotonic()
         limit_s = self._experiment.drain_limit_s
-        deadline_s = time.monotonic() + (
-            _long_s(self._experiment, self.planned) if limit_s is None else limit_s
-        )
+        deadline_s = began_s + (_long_s(self._experiment, self.planned) if limit_s is None else limit_s)
         rest = Rest(self._load.is_at_rest)
         while (remaining := self._load.remaining()) and not rest.is_reached(remaining):
-            progressed()
+            progressed(remaining)
             if time.monotonic() > deadline_s:
                 if limit_s is None:
                     raise LabError(f"{remaining} of {self._jobs} jobs were not done in any reasonable time")
                 return  # that a configuration does not get there may be the answer
-            time.sleep(_POLL_S)
+            # Asking takes processor from what is measured, whose own stamps say when it was done.
+            time.sleep(min(_LONGEST_POLL_S, max(_POLL_S, (time.monotonic() - began_s) * _POLL_SHARE)))
         self._is_drained = True
-        progressed()
+        progressed(remaining)
+        self._look_for_problems()
+
+    def _look_for_problems(self) -> None:
+        if problem := self._load.problem():
+            raise LabError(problem)
 
     def _record(self, sampler: Sampler) -> None:
         row, self.events = self._load.record(self._row)
