@@ -154,5 +154,6 @@ def _event(planned: PlannedTrial, number: int, due_ns: int, save: Save) -> Event
         done_ns=after(save.done_ms),
         status=REFUSED if save.refused else "pending" if save.done_ms is None else "processed",
         reason="503" if save.refused else None,
+        mode=None if save.refused else {"thread": "thread"}.get(planned.configuration.mode, "rq"),
         attempts=0 if save.done_ms is None else 1,
     )

@@ -14,14 +14,17 @@ from test_prediction import experiment_of
 from test_priorities import CAPACITY_PER_S, simulated
 
 from fuze_bench.lab.judgement import summaries, tables
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on, verdicts_table
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on, too_small_to_tell, verdicts_table
 from fuze_bench.lab.questions import fallback_timeline, prediction, priorities
 from fuze_bench.lab.questions.prediction import Check, Range
 from fuze_bench.lab.report.findings import Finding, Findings, trials_table
+from fuze_bench.lab.report.index_page import index_page
 from fuze_bench.lab.runs.records import SeriesRow
 from fuze_bench.lab.runs.results import Run, load_run
 
-UNKNOWN = "unknown: trend inside the window, load generator saturated"
+UNKNOWN = "unknown: load generator saturated"
+#: Of the five trials that ended well, each of eleven jobs.
+TOO_SMALL = "Not told by trials this small: trend inside the window (5 of 6 trials): too few: 11 jobs are done, 60 are needed."
 GROWS = f"growing backlog (2 of 3 trials); {UNKNOWN} (all 3 trials)"
 #: Of the verdicts on a failed trial there is none.
 OF_TWO = (
@@ -58,12 +61,15 @@ def test_a_row_names_what_holds_for_its_trials_and_what_cannot_be_told(run: Run)
     for table in (summaries.comparison_table(run, "throughput_per_s"), summaries.times_table(run)):
         assert list(table[DOUBTS]) == [GROWS, OF_TWO]
         assert list(table.columns)[-1] == DOUBTS
+        assert table.attrs[tables.BELOW] == TOO_SMALL
     [of_one, of_two] = run.experiment.labels.values()
     predicted = Range(1.0, 0.5, 1.5)
     checks = [Check(label, prediction.MEAN, predicted, predicted, 3) for label in (of_two, of_one)]
-    assert list(prediction.checks_table(checks, run)[DOUBTS]) == [OF_TWO, GROWS]
+    checked = prediction.checks_table(checks, run)
+    assert list(checked[DOUBTS]) == [OF_TWO, GROWS]
+    assert checked.attrs[tables.BELOW] == TOO_SMALL
     assert doubts_on(run, []) == "no trial"
-    leave_out = frozenset({"growing backlog", "trend inside the window", "load generator saturated"})
+    leave_out = frozenset({"growing backlog", "load generator saturated"})
     [growing, *_] = run.growing
     assert doubts_on(run, [growing], leave_out=leave_out - {"growing backlog"}) == "growing backlog"
     assert doubts_on(run, [growing], leave_out=leave_out) == "none"
@@ -78,13 +84,27 @@ def test_the_reports_table_says_it_of_every_trial(run: Run) -> None:
     assert list(table[two]) == [UNKNOWN, "failed", f"load generator late; {UNKNOWN}"]
 
 
+def test_what_trials_are_too_small_for_is_said_once_below(run: Run, tmp_path: Path) -> None:
+    assert too_small_to_tell(run) == TOO_SMALL
+    assert too_small_to_tell(run, run).startswith(TOO_SMALL.partition("(")[0] + "(10 of 12 trials)")
+    assert too_small_to_tell(run, leave_out=frozenset({"trend inside the window"})) == ""
+    html = tables.show(summaries.times_table(run)).to_html()
+    assert html.count("trend inside the window") == 1
+    assert f"<span class='below'>{TOO_SMALL}</span></caption>" in html
+    assert "caption" not in tables.show(summaries.stages_table(run)).to_html()
+    texts = dict.fromkeys(("name", "title", "plot", "plot_description"), "x")
+    finding = Finding(**texts, failure=None, took_s=0.0, answer=None, runs=(run,), node=None)
+    assert index_page(Findings((finding,), None, ""), written_at="today").count(TOO_SMALL) == 1
+
+
 def test_queues_of_one_configuration_share_its_doubts() -> None:
     run = simulated({"strict": [0.5, 1.1]}, blocks=2, duration_s=30.0)
     table = priorities.waits_table(run, CAPACITY_PER_S)[DOUBTS]
     assert len(table) == 6
     assert len(set(table[:3])) == len(set(table[3:])) == 1
-    assert "growing backlog" in table.iloc[0].partition("unknown: ")[2], "without a series it cannot be told"
     assert table.iloc[0].endswith("(all 2 trials)")
+    growing = ["growing backlog" in text for text in table]
+    assert growing == [False] * 3 + [True] * 3, "without a series it is told by the jobs' stamps"
 
 
 def test_the_fallbacks_table_has_them_too() -> None:
@@ -111,7 +131,7 @@ def test_a_backlog_that_comes_at_once_does_not_grow(tmp_path: Path) -> None:
     for planned in experiment.plan():
         writer.add(planned, trial_row(planned, duplicated=0), [event_row(planned)])
     table = summaries.comparison_table(load_run(tmp_path), "throughput_per_s")
-    assert list(table[DOUBTS]) == ["unknown: trend inside the window (all 2 trials)"] * 2
+    assert list(table[DOUBTS]) == ["none"] * 2
 
 
 def test_long_text_may_be_broken_into_lines_and_is_no_html() -> None:

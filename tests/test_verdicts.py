@@ -118,6 +118,19 @@ def test_what_is_open_when_a_trial_is_cut_off_is_not_lost():
     cut_off = trial_row(drained=False, lost=None, processed=JOBS - 1)
     answers = {v.name: v.answer for v in judge_trial(cut_off, open_job, series_rows())}
     assert (answers["lost"], answers["not drained"]) == (UNKNOWN, YES)
+    # A bookmark that is still in the database is found there by whoever works next.
+    bookmarks = open_job.assign(mode="rq")
+    kept = lost(trial_row(drained=False, lost=None), bookmarks)
+    assert (kept.answer, kept.reason) == (
+        NO,
+        "1 job still open when the wait for them ended, and in the database",
+    )
+    # But not if more are missing than the record has, or if who has it in hand is not known.
+    assert lost(trial_row(drained=False, lost=2), bookmarks).answer is UNKNOWN
+    assert lost(trial_row(drained=False, lost=None), open_job.assign(mode=pd.NA)).answer is UNKNOWN
+    # One that is not there any more will never be done, however long anyone waits.
+    gone = lost(trial_row(drained=False, lost=None), bookmarks.replace({"status": {"pending": "gone"}}))
+    assert (gone.answer, gone.reason) == (YES, "1 job acknowledged, but not in the database")
     # And all that was acknowledged had ended: then nothing is lost, whatever else still ran.
     assert lost(trial_row(drained=False, lost=None), event_rows()).answer is NO
     unsaid = lost(trial_row(drained=None), open_job)
@@ -240,7 +253,27 @@ def test_depths_outside_the_window_do_not_count():
 
 def test_one_queue_without_samples_leaves_the_verdict_open():
     few = series_rows(queue="low").iloc[3:6]
-    assert growing_backlog(trial_row(), event_rows(), pd.concat([few, series_rows()])).answer is UNKNOWN
+    found = growing_backlog(trial_row(), event_rows(), pd.concat([few, series_rows()]))
+    assert (found.answer, found.too_small) == (UNKNOWN, True)
+    assert not growing_backlog({"trial": 7}, pd.DataFrame(), pd.DataFrame()).too_small, "nothing was recorded"
+
+
+@pytest.mark.parametrize("series", [pd.DataFrame(), series_rows().iloc[:3]], ids=["no Redis", "away"])
+def test_a_queue_that_could_not_be_looked_at_is_counted_by_its_jobs(series):
+    def judged(waits_s, window_s=60.0):
+        events = event_rows()
+        queued_ns = START_NS + ((events["job"] - 1) * window_s / JOBS * 1e9).astype("int64")
+        started_ns = queued_ns + (waits_s(events["job"]) * 1e9).astype("int64")
+        stamped = events.assign(queued_ns=queued_ns, intended_ns=queued_ns, started_ns=started_ns)
+        return growing_backlog(trial_row(window_s=window_s), stamped, series)
+
+    # One comes every 0.25 s, and one is taken up every 0.3 s.
+    grows = judged(lambda job: job * 0.05)
+    assert grows.answer is YES
+    assert grows.reason.startswith("default grows by 0.6")
+    assert judged(lambda job: 0 * job + 2.0).answer is NO
+    short = judged(lambda job: job * 0.05, window_s=6.0)
+    assert (short.answer, short.too_small) == (UNKNOWN, True)
 
 
 def test_a_trend_in_the_service_times_is_found():
@@ -256,6 +289,8 @@ def test_a_trend_in_the_service_times_is_found():
     assert slower(0.05).answer is NO
     few = trend(trial_row(), event_rows()[:59])
     assert (few.answer, few.reason) == (UNKNOWN, "too few: 59 jobs are done, 60 are needed")
+    assert few.too_small
+    assert not slower(0.5).too_small
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 2])
@@ -291,7 +326,9 @@ def test_a_run_is_judged_trial_by_trial():
 
 
 def test_verdicts_become_a_table_a_page_and_json():
-    found = Verdicts.of([Verdict("late <b>", NO, "it was punctual", 2), Verdict("few", YES, "5 blocks")])
+    found = Verdicts.of(
+        [Verdict("late <b>", NO, "it was punctual", 2), Verdict("few", YES, "5 blocks", too_small=True)]
+    )
     table = found.table()
     assert list(table.columns) == ["trial", "name", "answer", "reason"]
     assert table["trial"].isna().tolist() == [False, True]

@@ -111,13 +111,13 @@ def _failures(run: Run) -> list[str]:
 
 
 def _of_trials(run: Run, expected: frozenset[str]) -> list[str]:
-    """What holds, once for each doubt, with the trials that it holds for."""
+    """What holds, once for each doubt, with the trials that it holds for; what makes a trial invalid first."""
     held: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for verdict in verdicts_on(run).that_are(Answer.YES):
         if verdict.trial is not None and verdict.name not in expected:
             held[verdict.name].append((verdict.trial, verdict.reason))
     sentences = []
-    for name, cases in held.items():
+    for name, cases in sorted(held.items(), key=lambda item: item[0] not in INVALIDATING):
         numbers = ", ".join(str(trial) for trial, _ in cases[:_MOST_NAMED])
         more = f" and {len(cases) - _MOST_NAMED} more" if len(cases) > _MOST_NAMED else ""
         trials = "trial" if len(cases) == 1 else "trials"

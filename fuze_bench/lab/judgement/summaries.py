@@ -11,7 +11,7 @@ import pandas as pd
 from fuze_bench.lab.judgement.comparison import Comparison, compare
 from fuze_bench.lab.judgement.stats import LEVEL, quantile, spread
 from fuze_bench.lab.judgement.tables import GROWS
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside, told_below
 
 if TYPE_CHECKING:
     from fuze_bench.lab.runs.results import Run
@@ -133,7 +133,7 @@ def comparison_table(run: Run, figure: str | None = None) -> pd.DataFrame:
                 DOUBTS: doubts_beside(run, label),
             }
         )
-    return pd.DataFrame(rows).set_index("configuration")
+    return told_below(pd.DataFrame(rows).set_index("configuration"), run)
 
 
 def times_table(run: Run) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def times_table(run: Run) -> pd.DataFrame:
             row[f"{name} median, s"] = GROWS if has_none else statistics.median(values) if values else None
             row[f"{name} p95, s"] = GROWS if has_none else quantile(values, 0.95)
         rows.append({**row, DOUBTS: doubts_beside(run, label)})
-    return pd.DataFrame(rows).set_index("configuration")
+    return told_below(pd.DataFrame(rows).set_index("configuration"), run)
 
 
 def stages_table(run: Run) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from fuze_bench.lab.judgement.growth import STRETCHES, Growth, growth_of, line_t
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, SAMPLES_BEYOND
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdicts import Answer, Verdict, Verdicts
+from fuze_bench.lab.runs.records import GONE
 
 #: A send is late when it comes later than the gap between two sends, and in any case after this …
 LATE_MS = 10.0
@@ -105,16 +106,17 @@ def growing_trials(verdicts: Iterable[Verdict]) -> set[int]:
 def lost(trial: Row, events: pd.DataFrame) -> Verdict:
     """Whether a job was acknowledged and, though all was drained, never came to an end.
 
-    Where the wait for the jobs was cut off, what is still open is not lost, and nobody knows whether it would have been.
+    Where the wait for the jobs was cut off, a bookmark that is still in the database is not lost: whoever works next
+    finds it. Of other jobs that were open then, nobody knows what would have become of them.
     """
     name, recorded, drained = "lost", _number(trial, "lost"), _flag(trial, "drained")
-    open_jobs = None
-    if _has(events, "acknowledged_ns", "done_ns", "status") and len(events):
-        ended = events["done_ns"].notna() | events["status"].isin(_ENDED)
-        open_jobs = int((events["acknowledged_ns"].notna() & ~ended).sum())
+    open_jobs = _open_jobs(events)
     if recorded is None and open_jobs is None:
         return _verdict(trial, name, Answer.UNKNOWN, "neither a count nor events were recorded")
-    count = max(int(recorded or 0), open_jobs or 0)
+    if open_jobs is not None and (gone := int((open_jobs["status"] == GONE).sum())):
+        reason = f"{_jobs(gone)} acknowledged, but not in the database"
+        return _verdict(trial, name, Answer.YES, reason)
+    count = max(int(recorded or 0), 0 if open_jobs is None else len(open_jobs))
     if not count:
         return _verdict(trial, name, Answer.NO, "every acknowledged job came to an end")
     if drained is None:
@@ -122,9 +124,24 @@ def lost(trial: Row, events: pd.DataFrame) -> Verdict:
         return _verdict(trial, name, Answer.UNKNOWN, reason)
     if not drained:
         reason = f"{_jobs(count)} still open when the wait for them ended"
+        if open_jobs is not None and _are_in_the_database(open_jobs, count):
+            return _verdict(trial, name, Answer.NO, f"{reason}, and in the database")
         return _verdict(trial, name, Answer.UNKNOWN, reason)
     reason = f"{_jobs(count)} acknowledged, but never at an end, though nothing waited any more"
     return _verdict(trial, name, Answer.YES, reason)
+
+
+def _open_jobs(events: pd.DataFrame) -> pd.DataFrame | None:
+    """The jobs that were acknowledged and did not end; None where no events were recorded."""
+    if not len(events) or not _has(events, "acknowledged_ns", "done_ns", "status"):
+        return None
+    ended = events["done_ns"].notna() | events["status"].isin(_ENDED)
+    return events[events["acknowledged_ns"].notna() & ~ended]
+
+
+def _are_in_the_database(open_jobs: pd.DataFrame, count: int) -> bool:
+    """Whether these are `count` bookmarks, which alone have a `mode`: their status is the database's, and not GONE."""
+    return len(open_jobs) == count and _has(open_jobs, "mode") and bool(open_jobs["mode"].notna().all())
 
 
 def duplicated(trial: Row, events: pd.DataFrame) -> Verdict:
@@ -237,8 +254,19 @@ def not_drained(trial: Row) -> Verdict:
     return _verdict(trial, name, Answer.NO, "nothing was in flight at the end")
 
 
-def queue_growth(trial: Row, series: pd.DataFrame) -> dict[str, Growth | None]:
-    """The growth of each queue over the window of the offered load; None where there are too few samples."""
+def queue_growth(trial: Row, events: pd.DataFrame, series: pd.DataFrame) -> dict[str, Growth | None]:
+    """The growth of each queue over the window of the offered load; None where there are too few samples.
+
+    A queue that could not be looked at, as there was no Redis or it was away, is counted by its jobs' stamps.
+    """
+    found = _growth_seen(trial, series)
+    for queue, counted in _growth_by_stamps(trial, events).items():
+        if found.get(queue) is None:
+            found[queue] = counted
+    return found
+
+
+def _growth_seen(trial: Row, series: pd.DataFrame) -> dict[str, Growth | None]:
     if not _has(series, "t_s", "thing", "metric", "value"):
         return {}
     depths = series[(series["metric"] == "depth") & (series["t_s"] >= 0)]
@@ -250,6 +278,23 @@ def queue_growth(trial: Row, series: pd.DataFrame) -> dict[str, Growth | None]:
     }
 
 
+def _growth_by_stamps(trial: Row, events: pd.DataFrame) -> dict[str, Growth | None]:
+    """How many jobs were queued and not taken up yet, at each second of the window as the series has it."""
+    window_s = _number(trial, "window_s")
+    if not window_s or not len(events) or not _has(events, "queue", "intended_ns", "queued_ns", "started_ns"):
+        return {}
+    times_s = np.arange(int(window_s) + 1, dtype=np.float64)
+    at_ns = int(events["intended_ns"].min()) + (times_s * 1e9).astype(np.int64)
+    found: dict[str, Growth | None] = {}
+    for queue, jobs in events.groupby("queue"):
+        queued, started = (
+            np.sort(jobs[name].dropna().to_numpy(np.int64)) for name in ("queued_ns", "started_ns")
+        )
+        depths = np.searchsorted(queued, at_ns, "right") - np.searchsorted(started, at_ns, "right")
+        found[str(queue)] = growth_of(str(queue), times_s.tolist(), depths.tolist())
+    return found
+
+
 def growing_backlog(
     trial: Row, events: pd.DataFrame, series: pd.DataFrame, *, target_wait_s: float | None = None
 ) -> Verdict:
@@ -257,7 +302,7 @@ def growing_backlog(
     name = GROWING_BACKLOG
     if trial.get("arrivals") == "backlog":
         return _verdict(trial, name, Answer.NO, "all jobs came at once, and none after")
-    growths = queue_growth(trial, series)
+    growths = queue_growth(trial, events, series)
     known = [growth for growth in growths.values() if growth is not None]
     growing = [growth for growth in known if growth.grows]
     if growing:
@@ -265,8 +310,13 @@ def growing_backlog(
             growth.in_words(target_wait_s, _done_per_s(trial, events, growth.queue)) for growth in growing
         ]
         return _verdict(trial, name, Answer.YES, "; ".join(words))
-    if not known or len(known) < len(growths):
-        return _verdict(trial, name, Answer.UNKNOWN, "too few samples of the queues' depth within the window")
+    if not growths:
+        return _verdict(trial, name, Answer.UNKNOWN, "how many jobs waited was not recorded")
+    if len(known) < len(growths):
+        reason = (
+            f"too short: it takes {SAMPLES_BEYOND} seconds, and a look at the queue in each sixth of them"
+        )
+        return _verdict(trial, name, Answer.UNKNOWN, reason, too_small=True)
     return _verdict(trial, name, Answer.NO, "; ".join(growth.in_words() for growth in known))
 
 
@@ -279,12 +329,13 @@ def trend(trial: Row, events: pd.DataFrame) -> Verdict:
     done = events[["started_ns", "done_ns"]].dropna().astype("int64")
     if len(done) < STRETCHES * SAMPLES_BEYOND:
         reason = f"too few: {len(done)} jobs are done, {STRETCHES * SAMPLES_BEYOND} are needed"
-        return _verdict(trial, name, Answer.UNKNOWN, reason)
+        return _verdict(trial, name, Answer.UNKNOWN, reason, too_small=True)
     started_s = (done["started_ns"] - done["started_ns"].min()).to_numpy(dtype=np.float64) / 1e9
     service_ms = (done["done_ns"] - done["started_ns"]).to_numpy(dtype=np.float64) / 1e6
     line = line_through_stretches(started_s.tolist(), service_ms.tolist())
     if line is None or line.mean <= 0:
-        return _verdict(trial, name, Answer.UNKNOWN, "jobs started in too few parts of the window")
+        reason = "jobs started in too few parts of the window"
+        return _verdict(trial, name, Answer.UNKNOWN, reason, too_small=True)
     share = line.slope * line.window_s / line.mean
     is_clear = not line.low <= 0 <= line.high
     reason = f"service times changed by {cell(100 * share)} % over {cell(line.window_s)} s ({len(done)} jobs)"
@@ -333,5 +384,5 @@ def _flag(trial: Row, column: str) -> bool | None:
     return None if value is None or pd.isna(value) else bool(value)
 
 
-def _verdict(trial: Row, name: str, answer: Answer, reason: str) -> Verdict:
-    return Verdict(name, answer, reason, int(trial["trial"]))
+def _verdict(trial: Row, name: str, answer: Answer, reason: str, *, too_small: bool = False) -> Verdict:
+    return Verdict(name, answer, reason, int(trial["trial"]), too_small)

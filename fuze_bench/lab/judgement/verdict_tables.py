@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from fuze_bench.lab.judgement.tables import BELOW
 from fuze_bench.lab.judgement.trial_verdicts import INVALIDATING
 from fuze_bench.lab.judgement.verdicts import Answer, Verdict
 from fuze_bench.lab.runs.records import OK
@@ -31,8 +32,8 @@ def doubts_beside(run: Run, *labels: str, leave_out: frozenset[str] = frozenset(
 def doubts_on(run: Run, trials: Iterable[int], *, leave_out: frozenset[str] = frozenset()) -> str:
     """For a table's row: which verdicts hold for these trials, and for how many; then which cannot be told.
 
-    «growing backlog (2 of 6 trials); unknown: trend inside the window (all 6 trials)», or «none». `leave_out`: names
-    of verdicts that say nothing about this table.
+    «growing backlog (2 of 6 trials); unknown: load generator saturated (all 6 trials)», or «none». `leave_out`: names
+    of verdicts that say nothing about this table. What trials are too small for is said once, by `told_below`.
     """
     numbers = {int(trial) for trial in trials}
     if not numbers:
@@ -42,7 +43,9 @@ def doubts_on(run: Run, trials: Iterable[int], *, leave_out: frozenset[str] = fr
         (run.trials["trial"].isin(numbers) & (run.trials["status"] != OK)).sum()
     )
     for verdict in run.verdicts:
-        if verdict.trial in numbers and verdict.answer in found and verdict.name not in leave_out:
+        if verdict.trial not in numbers or verdict.name in leave_out or verdict.too_small:
+            continue
+        if verdict.answer in found:
             found[verdict.answer][verdict.name] += 1
     parts = [f"{name}{_how_many(name, n, len(numbers))}" for name, n in found[Answer.YES].items() if n]
     by_count: dict[int, list[str]] = {}
@@ -50,6 +53,25 @@ def doubts_on(run: Run, trials: Iterable[int], *, leave_out: frozenset[str] = fr
         by_count.setdefault(count, []).append(name)
     parts += [f"unknown: {', '.join(names)}{_of(n, len(numbers))}" for n, names in by_count.items()]
     return "; ".join(parts) or _NONE
+
+
+def told_below(table: pd.DataFrame, run: Run, *, leave_out: frozenset[str] = frozenset()) -> pd.DataFrame:
+    """The table, with `too_small_to_tell` as what `tables.show` says below it."""
+    table.attrs[BELOW] = too_small_to_tell(run, leave_out=leave_out)
+    return table
+
+
+def too_small_to_tell(*runs: Run, leave_out: frozenset[str] = frozenset()) -> str:
+    """Which verdicts are unknown as trials were too small for them, of how many trials, and what they take; or nothing."""
+    found: dict[str, list[Verdict]] = {}
+    for verdict in (verdict for run in runs for verdict in run.verdicts):
+        if verdict.too_small and verdict.name not in leave_out:
+            found.setdefault(verdict.name, []).append(verdict)
+    if not found:
+        return ""
+    trials = sum(len(run.trials) for run in runs)
+    said = [f"{name}{_of(len(of), trials)}: {of[0].reason}" for name, of in found.items()]
+    return f"Not told by trials this small: {'; '.join(said)}."
 
 
 def verdicts_table(run: Run) -> pd.DataFrame:

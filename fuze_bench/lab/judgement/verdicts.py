@@ -23,13 +23,15 @@ class Answer(StrEnum):
 class Verdict:
     """One doubt about one trial, or about the whole run where `trial` is None.
 
-    `name` says what is wrong if the answer is yes, such as "growing backlog"; `reason` is one sentence.
+    `name` says what is wrong if the answer is yes, such as "growing backlog"; `reason` is one sentence. `too_small`: it
+    is unknown because no trial of this size tells, whatever was recorded of it; a longer one would.
     """
 
     name: str
     answer: Answer
     reason: str
     trial: int | None = None
+    too_small: bool = False
 
     def __str__(self) -> str:
         where = "" if self.trial is None else f"trial {self.trial}: "
@@ -51,14 +53,13 @@ class Verdicts:
     def from_json(cls, rows: Iterable[Mapping[str, Any]]) -> Verdicts:
         """What `as_json` wrote. Raises KeyError or ValueError for anything else."""
         return cls.of(
-            Verdict(row["name"], Answer(row["answer"]), row["reason"], row["trial"]) for row in rows
+            Verdict(row["name"], Answer(row["answer"]), row["reason"], row["trial"], row["too_small"])
+            for row in rows
         )
 
     def as_json(self) -> list[dict[str, Any]]:
-        """For verdict.json: a mapping a verdict, with its name, answer, reason and trial (null: the whole run)."""
-        return [
-            {"name": v.name, "answer": v.answer.value, "reason": v.reason, "trial": v.trial} for v in self.all
-        ]
+        """For verdict.json: a mapping a verdict, with its fields; `trial` is null for the whole run."""
+        return [{**vars(v), "answer": v.answer.value} for v in self.all]
 
     def that_are(self, answer: Answer) -> Verdicts:
         """Those with this answer."""

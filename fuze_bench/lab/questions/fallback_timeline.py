@@ -16,7 +16,7 @@ from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import checks, stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion
 from fuze_bench.lab.judgement.tables import cell
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside, told_below
 from fuze_bench.lab.questions.plots import LOOKS, Plot, legend_below, nothing_to_draw
 from fuze_bench.lab.runs.records import REFUSED
 from fuze_bench.lab.runs.results import Run
@@ -195,7 +195,7 @@ def saves_table(run: Run) -> pd.DataFrame:
                 DOUBTS: doubts_beside(run, label),
             }
         )
-    return pd.DataFrame(rows).set_index("configuration")
+    return told_below(pd.DataFrame(rows).set_index("configuration"), run)
 
 
 def _median(values: pd.Series) -> float | None:

@@ -23,7 +23,7 @@ from fuze_bench.lab.judgement.checks import Conclusion, doubts, nothing_counts
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, mean_interval, quantile
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.trial_verdicts import GROWING_BACKLOG
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside, told_below
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.planning.plan import Plan
 from fuze_bench.lab.planning.plan_evidence import Evidence, gather
@@ -314,7 +314,7 @@ def checks_table(found: Sequence[Check], run: Run) -> pd.DataFrame:
         "measured against predicted",
         DOUBTS,
     ]
-    return pd.DataFrame(rows, columns=columns).set_index("configuration")
+    return told_below(pd.DataFrame(rows, columns=columns).set_index("configuration"), run)
 
 
 def _bounds(figure: Range) -> tuple[float, float | None, float | None]:

@@ -21,7 +21,7 @@ from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement.growth import growth_of
 from fuze_bench.lab.judgement.stats import LEVEL, quantile
 from fuze_bench.lab.judgement.tables import GROWS, cell
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside, told_below
 from fuze_bench.lab.queueing import formulas as queueing_formulas
 from fuze_bench.lab.queueing import queue_growth
 from fuze_bench.lab.queueing.replay import replay
@@ -313,7 +313,7 @@ def waits_table(run: Run, capacity: float) -> pd.DataFrame:
                 DOUBTS: doubts_beside(run, *label_of[chosen["trial"]]),
             }
         )
-    return pd.DataFrame(rows, columns=_WAITS).set_index("queue")
+    return told_below(pd.DataFrame(rows, columns=_WAITS).set_index("queue"), run)
 
 
 def mean_ms_of(values_s: pd.Series) -> float | None:

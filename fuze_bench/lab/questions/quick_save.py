@@ -19,7 +19,7 @@ from fuze_bench.lab.judgement.stats import quantile
 from fuze_bench.lab.judgement.summaries import window_quantiles
 from fuze_bench.lab.judgement.tables import GROWS, cell
 from fuze_bench.lab.judgement.trial_verdicts import Row, generator_late, generator_saturated
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on
+from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on, told_below
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.runs.records import OK, REFUSED
 from fuze_bench.lab.runs.results import Run
@@ -146,7 +146,7 @@ def attempts_table(run: Run) -> pd.DataFrame:
                 DOUBTS: doubts_on(run, [int(trial["trial"])], leave_out=_EXPECTED),
             }
         )
-    return pd.DataFrame(rows).set_index("processed")
+    return told_below(pd.DataFrame(rows).set_index("processed"), run, leave_out=_EXPECTED)
 
 
 def windows_table(run: Run) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fuze_bench.lab.judgement.tables import cell
-from fuze_bench.lab.judgement.verdict_tables import DOUBTS
+from fuze_bench.lab.judgement.verdict_tables import too_small_to_tell
 from fuze_bench.lab.planning import decision_text
 from fuze_bench.lab.planning.decision import RULE, Decision
 from fuze_bench.lab.report import findings, pages
@@ -81,15 +81,13 @@ def _machine(run: Run) -> dict[str, object]:
 
 
 def _trials(found: Findings) -> dict[str, Any]:
-    """Heads, and rows of (text, value to sort by, whether it is words that may be broken); a missing figure sorts last."""
+    """Heads, and rows of (text, value to sort by, whether it is text that may be broken); a missing figure sorts last."""
     table = findings.trials_table(found)
     rows = [
         [
-            (cell(value), "" if cell(value) == "–" else str(value), name == DOUBTS)
-            for name, value in zip(
-                table.columns, (each.item() if hasattr(each, "item") else each for each in row), strict=True
-            )
+            (cell(value), "" if cell(value) == "–" else str(value), isinstance(value, str))
+            for value in (each.item() if hasattr(each, "item") else each for each in row)
         ]
         for row in table.itertuples(index=False, name=None)
     ]
-    return {"columns": list(table.columns), "rows": rows}
+    return {"columns": list(table.columns), "rows": rows, "below": too_small_to_tell(*found.runs)}
