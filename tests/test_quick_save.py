@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from notebook_runs import run_notebook
 from quick_save_runs import SEARCH, Save, searched_run, some_late, steps_at, tried, write_run
 
 from fuze_bench.errors import LabError
@@ -25,8 +26,10 @@ from fuze_bench.lab.questions.quick_save import (
 )
 from fuze_bench.lab.questions.quick_save_plots import goodput, latency
 from fuze_bench.lab.questions.quick_save_search import search_knees
-from fuze_bench.lab.runs.results import Run
+from fuze_bench.lab.runs.results import Run, load_run
 from fuze_bench.pipeline.settings import Settings
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quick_save_load.ipynb"
 
 #: The rate that each way holds in `three_ways`.
 KNEES_PER_S = {"inline": 5.0, "thread": 30.0, "rq": 75.0}
@@ -317,6 +320,21 @@ def test_a_real_search_records_what_it_said(tmp_path: Path, capsys: pytest.Captu
     assert (trial["status"], trial["offered"], trial["sender_ceiling_per_s"] > 0) == ("ok", 3, True)
     assert not list((tmp_path / "run" / "trials").iterdir()), "good trials leave no files behind"
     assert {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()} == {"trials"}
+
+
+@pytest.mark.xdist_group("report")
+def test_the_notebook_searches_and_says_what_it_found(tmp_path: Path) -> None:
+    """A trial of half a second for two of the three ways, up to a rate that is far below the knee."""
+    tiny = "{modes: [inline, rq], cap_per_s: 6, most_trials: 1, window_s: 0.5, budget_s: null}"
+    text = run_notebook(NOTEBOOK, tmp_path, tiny)
+    for way in ("within the request", "by RQ"):
+        assert f"Processed {way}: held up to 6 /s, the knee lies above" in text
+    assert "The embedding model was off" in text
+    (folder,) = (tmp_path / "data" / "runs").iterdir()
+    run = load_run(folder)
+    assert list(run.trials["mode"]) == ["inline", "rq"]
+    assert list(run.events["status"].isin(["refused", "gone"])) == [False] * 6
+    assert how_much_it_takes(run).sentence in text
 
 
 def _line(axes: Axes, start: str):

@@ -252,3 +252,23 @@ def test_a_dry_run_lists_the_trials_and_measures_nothing(tmp_path: Path) -> None
     assert len(done.stdout.splitlines()) == 9
     assert done.stdout.splitlines()[-1].startswith("8 trials, about ")
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_locust_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "by-locust.yaml").write_text(
+        "fixed: {sender: locust, arrivals: constant, rate_per_s: 5}\nduration_s: 1\nblocks: 1\n"
+    )
+    # As if the package had been installed without [lab].
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['locust'] = None\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-m", "fuze_bench.cli", "run", "by-locust.yaml"],
+        cwd=tmp_path,
+        env=own_environment(tmp_path) | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.endswith("Locust is not installed: install the package with [lab], or use sender: lean")
