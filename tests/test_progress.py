@@ -39,6 +39,12 @@ def test_the_time_left_is_said_after_every_trial(
     assert [line.rpartition(" · ")[2] for line in lines] == said
 
 
+def test_where_a_precision_is_asked_for_the_last_planned_trial_is_not_the_end() -> None:
+    left = _TimeLeft(2, 0, 60.0, iter([0.0, 5.0, 9.0, 12.0]).__next__, may_go_on=True)
+    said = [left.ended(number) for number in (1, 2, 3)]
+    assert said == ["about 5 s left", *(f"{s} s so far, until every ratio is known" for s in (9, 12))]
+
+
 def test_it_stands_beside_the_bar_in_a_terminal() -> None:
     [first, *_] = Experiment(blocks=4, baseline_copy=False).plan()
     now_s = [0.0]

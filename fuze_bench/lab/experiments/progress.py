@@ -36,9 +36,12 @@ class Reporter(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-def reporter(total: int, *, done: int = 0, budget_s: float | None = None) -> Reporter:
-    """The reporter for where this runs. `total`: trials planned; `done`: of them, before."""
-    left = _TimeLeft(total, done, budget_s)
+def reporter(
+    total: int, *, done: int = 0, budget_s: float | None = None, may_go_on: bool = False
+) -> Reporter:
+    """The reporter for where this runs. `total`: trials planned; `done`: of them, before; `may_go_on`: beyond them, until
+    every ratio is known."""
+    left = _TimeLeft(total, done, budget_s, may_go_on=may_go_on)
     console = Console()
     # rich takes a notebook for a terminal; there its bar would be one output a frame.
     if console.is_jupyter:
@@ -50,22 +53,30 @@ class _TimeLeft:
     """Time left, from how long trials have taken so far; never more than is left of the budget."""
 
     def __init__(
-        self, total: int, done: int, budget_s: float | None, clock_s: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        done: int,
+        budget_s: float | None,
+        clock_s: Callable[[], float] = time.monotonic,
+        *,
+        may_go_on: bool = False,
     ) -> None:
         self.total = max(total, 1)
         self.before = done
         self.finished = done
         self._budget_s = budget_s
+        self._may_go_on = may_go_on
         self._clock_s = clock_s
         self._start_s = clock_s()
 
     def ended(self, number: int) -> str:
         self.finished += 1
-        # Where a precision is asked for nobody knows the total.
         self.total = max(self.total, number)
         spent_s = self._clock_s() - self._start_s
         if self.finished >= self.total:
-            return f"done in {duration(spent_s)}"
+            # Where a precision is asked for nobody knows the total.
+            so_far = f"{duration(spent_s)} so far, until every ratio is known"
+            return so_far if self._may_go_on else f"done in {duration(spent_s)}"
         left_s = spent_s / (self.finished - self.before) * (self.total - self.finished)
         if self._budget_s is not None:
             left_s = min(left_s, max(0.0, self._budget_s - spent_s))

@@ -69,7 +69,7 @@ def run_experiment(
     blocks = _Blocks(experiment, writer, budget_s, precision)
     total = experiment.blocks * experiment.trials_per_block
     with (
-        reporter(total, done=len(writer.done), budget_s=budget_s) as shown,
+        reporter(total, done=len(writer.done), budget_s=budget_s, may_go_on=precision is not None) as shown,
         ExitStack() as kept,
     ):
         try:
@@ -164,18 +164,17 @@ class _Blocks:
 
     def _reason_to_end(self, block: int, spent_s: float, longest_s: float) -> str | None:
         planned = self._experiment.blocks
+        made = f"{block - 1} block{'' if block == 2 else 's'}"
         if self._precision is None and block > planned:
-            return f"all {planned} block{'' if planned == 1 else 's'} done"
+            return f"all {made} done"
         if self._precision is not None and block > 1:
             if checks.precise_enough(load_run(self._writer.folder), self._precision):
-                return f"{KNOWN} {self._precision:.0%} after {block - 1} blocks"
+                return f"{KNOWN} {self._precision:.0%} after {made}"
             if block > max(planned, _MOST_BLOCKS):
-                return (
-                    f"not known to {self._precision:.0%} after {block - 1} blocks: the machine is too noisy"
-                )
+                return f"not known to {self._precision:.0%} after {made}: the machine is too noisy"
         # However short the time, one block is made: a run of none says nothing.
         if self._budget_s is not None and block > 1 and spent_s + longest_s > self._budget_s:
-            return f"the time of {duration(self._budget_s)} is spent after {block - 1} blocks"
+            return f"the time of {duration(self._budget_s)} is spent after {made}"
         return None
 
 
