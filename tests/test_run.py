@@ -205,7 +205,7 @@ def test_what_is_recorded_is_what_the_trials_ran_with_and_no_place_on_this_machi
         (["--budget", "8"], "write it as 90s, 8m or 1h"),
         (["--budget", "0m"], "write it as 90s, 8m or 1h"),
         (["--precision", "5"], "write it as 5%"),
-        (["--resume"], "no run to go on with"),
+        (["--resume"], "no run to go on with: name its folder with --out"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_measures_nothing(
@@ -251,6 +251,12 @@ def test_a_dry_run_lists_the_trials_and_measures_nothing(tmp_path: Path) -> None
     )
     assert len(done.stdout.splitlines()) == 9
     assert done.stdout.splitlines()[-1].startswith("8 trials, about ")
+    (tmp_path / "small.yaml").write_text(f"fixed: {{pages: {tmp_path}/nowhere}}\n")
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=own_environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not a folder: name one that holds *.html files" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -148,6 +148,17 @@ def test_the_time_counts_no_model_for_other_jobs_and_no_wait_beyond_the_limit() 
     assert 12 <= trial_s(hasty, hasty.baseline) < 20
 
 
+def test_a_mode_without_workers_has_a_name_of_its_own() -> None:
+    alone = Experiment(factors={"mode": ["inline"]})
+    assert list(alone.labels.values()) == ["inline"]
+    listed = [{"mode": "rq", "workers": 1}, {"mode": "rq", "workers": 2}, {"mode": "inline"}]
+    assert list(Experiment(configurations=listed).labels.values()) == [
+        "1 simple worker, rq",
+        "2 simple workers, rq",
+        "inline",
+    ]
+
+
 def test_a_setting_of_the_pipeline_is_a_factor_in_one_line() -> None:
     assert Configuration(fallback_threads=7).applied_to(Settings()).fallback_threads == 7
 
@@ -195,6 +206,10 @@ def test_a_setting_of_the_pipeline_is_a_factor_in_one_line() -> None:
         ),
         ({"factors": {"rate_per_s": [1, 2]}}, ["rate_per_s makes no difference", "backlog"]),
         ({"fixed": {"mode": "thread", "redis_outage_s": 1}}, ["mode=thread has no Redis"]),
+        (
+            {"factors": {"mode": ["rq", "inline"], "workers": [1, 2]}},
+            ["workers made no difference with mode inline", "configurations instead of factors"],
+        ),
         ({"workload": "bookmark"}, ["'bookmark'", "did you mean 'bookmarks'?"]),
         ({"workload": "synthetic"}, ["synthetic lacks mean_ms"]),
         ({"workload": {"kind": "synthetic", "mean": 3}}, ["no 'mean'", "did you mean 'mean_ms'?"]),

@@ -70,6 +70,7 @@ def run(
     if dry_run:
         from fuze_bench.lab.experiments.estimate import plan_in_words
 
+        experiment.check_files()
         click.echo(plan_in_words(experiment))
         return
     from fuze_bench.lab.experiments.run import run_experiment

@@ -213,7 +213,7 @@ class Configuration:
                 parts.append(str(value).replace("_", " "))
             elif name not in ("workers", "kind") and value != usual[name]:
                 parts.append(_in_words(name, value))
-        return ", ".join(parts)
+        return ", ".join(parts) or self.mode
 
 
 def factors() -> dict[str, Mapping[str, Any]]:

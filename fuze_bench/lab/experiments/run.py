@@ -97,7 +97,9 @@ def run_experiment(
 
 def _writer(experiment: Experiment, settings: Settings, out: Path | None, resume: bool) -> RunWriter:
     if resume:
-        if out is None or not is_run_folder(out):
+        if out is None:
+            raise LabError("there is no run to go on with: name its folder with --out")
+        if not is_run_folder(out):
             raise LabError(f"there is no run to go on with in {out}: name its folder")
         run = load_run(out)
         if run.experiment.to_mapping() != Experiment.from_mapping(experiment.to_mapping()).to_mapping():

@@ -21,6 +21,8 @@ _LARGEST_SEED = 2**63 - 1
 #: What arrivals take that is said elsewhere: in `arrivals` it would win in silence over what trials are labelled with.
 _SAID_ELSEWHERE = {"rate_per_s": "a factor: name it in factors or fixed", "duration_s": "beside arrivals"}
 _OF_BOOKMARKS = ("mode", "origin_latency_ms", "origin_failure_rate", "pages", "redis_outage_s", "sender")
+#: What the threads of an API, or the request itself, do without.
+_OF_RQ = ("workers", "kind", "strategy", "redis_rtt_ms")
 #: One trial of more makes no sense, whatever the machine.
 _MOST_CONFIGURATIONS = 200
 
@@ -101,6 +103,7 @@ class Experiment:
         for name, value in (("configurations", made), ("factors", {}), ("fixed", {}), ("fresh", None)):
             object.__setattr__(self, name, value)
         self._check_arrivals()
+        self._check_modes()
         if not isinstance(self.workload, Bookmarks) and len({c.fresh for c in made}) > 1:
             raise LabError("fresh makes no difference for stock workers, which are always new: leave it out")
         for configuration in made:
@@ -124,6 +127,18 @@ class Experiment:
         }
         if len(unlike) < len(self.configurations):
             raise LabError(f"rate_per_s makes no difference under some of {laws} arrivals: give it to others")
+
+    def _check_modes(self) -> None:
+        """Raises LabError for factors of RQ that vary where there is no RQ: the same would be measured twice."""
+        usual = Configuration()
+        others = [c for c in self.configurations if c.mode != "rq"]
+        same = {name: getattr(usual, name) for name in _OF_RQ}
+        if len({dataclasses.replace(c, **same) for c in others}) < len(others):
+            varying = [name for name in _OF_RQ if len({getattr(c, name) for c in others}) > 1]
+            raise LabError(
+                f"{' and '.join(varying)} made no difference with mode {others[0].mode}, which has no workers: list"
+                " configurations instead of factors, and give it to those of mode rq"
+            )
 
     def _say_fresh_once(self) -> None:
         """Put `fresh` among what is fixed. Raises LabError if it is a factor already."""
