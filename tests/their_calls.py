@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rq import Retry, get_current_job
 
+from fuze_bench.pipeline.process import current_pipeline
+
 
 def nothing() -> None:
     """The empty job."""
@@ -97,3 +99,13 @@ class Counter:
 
     def up(self, by: int) -> int:
         return self.start + by
+
+
+def embed_and_note(path: str, ends: bool) -> None:
+    """What the pipeline does first with torch in a fork; then the process ends, if it is told so."""
+    import torch
+
+    [vector] = current_pipeline().embedder.embed(["A train in the morning."])
+    write_line(path, f"{os.getpid()}:{torch.get_num_threads()}:{vector @ vector:.3f}")
+    if ends:
+        exit_at_once()
