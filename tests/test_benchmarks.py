@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from fuze_bench.cli import app
-from fuze_bench.lab.benchmarks import empty_jobs, extraction, side_by_side
-from fuze_bench.lab.benchmarks.side_by_side import Agreement, Target
+from fuze_bench.errors import LabError
+from fuze_bench.lab.benchmarks import empty_jobs, extraction, redis_cost, result, running, side_by_side
+from fuze_bench.lab.benchmarks.known import BENCHMARKS
+from fuze_bench.lab.benchmarks.result import BenchmarkResult, Figure
+from fuze_bench.lab.benchmarks.side_by_side import Agreement, BenchmarkRatio, Target
 
 
 def test_every_block_measures_each_contender_once_in_an_order_of_its_own() -> None:
@@ -53,17 +58,33 @@ def test_each_measurement_says_how_long_the_rest_will_take() -> None:
     assert "left" not in said[3]
 
 
+def found(*ratios: BenchmarkRatio, benchmark: str = "replay", **fields: Any) -> BenchmarkResult:
+    """A result made by hand."""
+    given: dict[str, Any] = {
+        "machine": {"cores": 2},
+        "figures": (Figure("ours", 400.0, "pages/s"),),
+        "sentences": ("Said.",),
+        "measured_at": "2026-01-02 03:04",
+        "blocks": 6,
+        "scale": 1.0,
+        "took_s": 60.0,
+    }
+    return BenchmarkResult(benchmark=benchmark, ratios=ratios, **given | fields)
+
+
 def test_an_agreement_is_a_row_without_an_interval() -> None:
-    found = [
+    agreements = [
         Agreement("lowest cosine", "encode", 0.99951, 0.999),
         Agreement("same title", "theirs", 0.97, 0.98),
     ]
-    text = side_by_side.in_words({}, [], "pages/s", found)
-    assert text.splitlines() == [
+    made = found(*(each.as_ratio() for each in agreements))
+    assert made.in_words().splitlines() == [
+        "ours: 400 pages/s",
         "lowest cosine against encode: 0.99951, target 0.999: holds",
         "same title against theirs: 0.97, target 0.98: missed",
+        "Said.",
     ]
-    row = side_by_side.as_plain("one", {}, [], found)["ratios"][1]
+    row = made.as_plain()["ratios"][1]
     assert row == {
         "what": "same title",
         "against": "theirs",
@@ -91,10 +112,14 @@ def test_ratios_are_taken_within_blocks() -> None:
     assert reached.low is not None
     assert reached.low < reached.ratio
     assert (reached.holds, missed.holds, shown.holds) == (True, False, None)
-    text = side_by_side.in_words(figures, [reached, missed, shown], "pages/s")
-    assert "ours: 400 pages/s" in text
+    text = found(reached, missed, shown).in_words()
     assert "target 4: holds" in text
     assert "target 5: missed" in text
+
+
+@pytest.fixture(autouse=True)
+def results_in_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUZE_DATA_DIR", str(tmp_path / "data"))
 
 
 def measured(name: str, scale: float) -> tuple[dict[tuple[str, str], dict[str, Any]], str]:
@@ -104,6 +129,7 @@ def measured(name: str, scale: float) -> tuple[dict[tuple[str, str], dict[str, A
     report = json.loads(done.stdout)
     assert report["benchmark"] == name
     assert report["machine"]["cores"]
+    assert [each.as_plain() for each in result.recorded(running.results_folder())] == [report]
     return {(each["what"], each["against"]): each for each in report["ratios"]}, done.stderr
 
 
@@ -126,6 +152,41 @@ def test_extraction_for_real() -> None:
     assert "block 1 of 1: pipeline" in said
 
 
+def test_the_fastest_of_the_others_is_one_of_them_in_every_block() -> None:
+    figures = {"batch": {0: 1.0}, "Huey": {0: 5.0, 1: 2.0, 2: 6.0}, "Taskiq": {0: 4.0, 1: 4.0, 2: 4.0}}
+    assert empty_jobs.derived(figures) == {empty_jobs.FASTEST: figures["Huey"]}
+    assert empty_jobs.derived({"batch": {0: 1.0}}) == {}
+    assert empty_jobs.sentences(figures) == ["Not installed, so not compared with: Dramatiq, Celery."]
+
+
+def test_what_a_job_costs_redis_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = redis_cost.contenders(0.05)
+    del chosen["SimpleWorker"]  # as `rq worker` but for the forks
+    monkeypatch.setattr(redis_cost, "contenders", lambda _scale: chosen)
+    by_pair, said = measured("redis-cost", 0.05)
+    pairs = {(target.what, target.against) for target in redis_cost.TARGETS}
+    assert set(by_pair) == {pair for pair in pairs if not pair[1].startswith("SimpleWorker")}
+    # The same keys are left behind, by a fraction of the commands and bytes.
+    for state in ("waiting", "finished", "failed"):
+        of_ours = by_pair[f"batch: memory of a {state} job", f"rq worker: memory of a {state} job"]
+        assert of_ours["ratio"] == pytest.approx(1, abs=0.1), state
+        more = by_pair[f"bookmark, batch: memory of a {state} job", f"batch: memory of a {state} job"]
+        assert more["ratio"] > 1, state
+    for what in ("commands", "bytes to Redis", "bytes from Redis"):
+        assert by_pair[f"batch: {what} a job", f"rq worker: {what} a job"]["ratio"] < 0.6, what
+    [report] = result.recorded(running.results_folder())
+    figures = {each.what: each for each in report.figures}
+    assert 40 < figures["rq worker: commands a job"].median < 90
+    waiting, finished = (
+        figures[f"rq worker: memory of a {state} job"].median for state in ("waiting", "finished")
+    )
+    assert 500 < waiting < finished < 20_000
+    held = re.search(r"256 MB Redis holds ([\d,]+) waiting, .* \(rq worker\)", "\n".join(report.sentences))
+    assert held is not None
+    assert int(held[1].replace(",", "")) == pytest.approx(2**28 / waiting, rel=0.1)
+    assert "block 1 of 1: batch" in said
+
+
 def test_empty_jobs_for_real() -> None:
     by_pair, said = measured("empty-jobs", 0.02)
     assert set(by_pair) == {(target.what, target.against) for target in empty_jobs.TARGETS}
@@ -140,6 +201,58 @@ def test_empty_jobs_for_real() -> None:
     }
     assert by_pair["batch", "rq worker"]["ratio"] > 1
     assert "block 1 of 1: batch" in said
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    ratio = BenchmarkRatio("ours", "theirs", 2.0, 1.9, 2.1, 1.5, True)
+    kept = [found(ratio, benchmark="backlog"), found(ratio, ratio, scale=0.1)]
+    for each in kept:
+        result.record(each, tmp_path / "kept")
+    assert result.recorded(tmp_path / "kept") == kept
+    assert [each.is_first_look for each in kept] == [False, True]
+    assert result.recorded(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}'])
+def test_what_is_no_result_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "start.json").write_text(text)
+    with pytest.raises(LabError, match=r"start\.json .*run `fuze-bench bench start` again"):
+        result.recorded(tmp_path)
+
+
+def test_several_in_turn_keep_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails is said and not kept, the others are; Ctrl-C keeps those before; the next time tells how long."""
+    calls: list[str] = []
+
+    def run_benchmark(name: str, **_given: Any) -> BenchmarkResult:
+        calls.append(name)
+        if name == "memory":
+            raise LabError("no memory today")
+        if name == "start" and calls.count("start") == 2:
+            raise KeyboardInterrupt
+        return found(benchmark=name)
+
+    monkeypatch.setattr(running, "run_benchmark", run_benchmark)
+    folder = running.results_folder()
+
+    def invoke(*names: str) -> Any:
+        return CliRunner().invoke(app, ["bench", *names, "--json"])
+
+    first = invoke("backlog", "memory", "start")
+    assert [each["benchmark"] for each in json.loads(first.stdout)] == ["backlog", "start"]
+    assert "benchmark 2 of 3: memory" in first.stderr
+    assert "memory failed: no memory today" in first.stderr
+    assert isinstance(first.exception, LabError)
+    assert str(first.exception).startswith("memory could not be measured")
+    assert [each.benchmark for each in result.recorded(folder)] == ["backlog", "start"]
+    for path in folder.iterdir():
+        path.unlink()
+    second = invoke("backlog", "start")
+    assert second.exit_code == 1
+    assert [each.benchmark for each in result.recorded(folder)] == ["backlog"]
+    third = invoke("all")
+    assert calls[5:] == sorted(BENCHMARKS)
+    assert f"benchmark 1 of {len(BENCHMARKS)}: backlog; about {len(BENCHMARKS)} min left" in third.stderr
 
 
 @pytest.mark.parametrize(("name", "scale"), [("quick-save", "0.1"), ("backlog", "0.02")])

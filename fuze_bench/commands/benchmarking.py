@@ -6,48 +6,50 @@ import json
 
 import click
 
-#: The benchmarks: the module of each in `fuze_bench.lab.benchmarks`, and what it asks.
-BENCHMARKS = {
-    "backlog": ("backlog", "Whether a long backlog makes a job cost more"),
-    "memory": ("memory", "What each further worker of a shared model takes"),
-    "start": ("start", "From nothing to the first bookmark done, and how long short commands take"),
-    "bookmarks": ("bookmarks", "Two workers on real pages, against a plain loop and the naive recipe"),
-    "bookmarks-slow-origin": ("bookmarks_slow_origin", "The same when the web site answers after 300 ms"),
-    "empty-jobs": ("empty_jobs", "What a queue itself costs, by kind of worker"),
-    "quick-save": ("quick_save", "What one API process answers, every save committed and queued"),
-    "embedding": ("embedding", "What a text's vector costs, against one `encode` after another in float32"),
-    "extraction": ("extraction", "What a page's title, text, language and date cost, against trafilatura"),
-    "replay": ("replayed_jobs", "How fast recorded jobs are put through another queue, as a plan does"),
-}
+from fuze_bench.errors import LabError
+from fuze_bench.lab.benchmarks.known import ALL, BENCHMARKS
 
 _LIST = "\n".join(f"{name:<22} {what}" for name, (_, what) in sorted(BENCHMARKS.items()))
 
 
-@click.command(epilog=f"\b\nBenchmarks:\n{_LIST}")
-@click.argument("name", metavar="BENCHMARK", type=click.Choice(sorted(BENCHMARKS)))
+@click.command(epilog=f"\b\nBenchmarks ({ALL}: each of them):\n{_LIST}")
+@click.argument(
+    "names", metavar="BENCHMARK…", nargs=-1, required=True, type=click.Choice([*sorted(BENCHMARKS), ALL])
+)
 @click.option(
-    "--blocks", type=click.IntRange(1, 100), default=6, show_default=True, help="Repeats of everything."
+    "--blocks",
+    type=click.IntRange(1, 100),
+    help="Repeats of everything.  [default: 6, or fewer where it counts and does not time]",
 )
 @click.option(
     "--scale", type=click.FloatRange(0.001, 1), default=1.0, help="Less work in each: for a first look."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order within a block.")
-@click.option("--json", "as_json", is_flag=True, help="The ratios as JSON.")
-def bench(name: str, blocks: int, scale: float, seed: int, as_json: bool) -> None:
-    """Measure the product against others, in turn, and show ratios with intervals."""
-    from importlib import import_module
+@click.option("--json", "as_json", is_flag=True, help="The ratios as JSON: an object, or a list of several.")
+def bench(names: tuple[str, ...], blocks: int | None, scale: float, seed: int, as_json: bool) -> None:
+    """Measure the product against others, in turn, and show ratios with intervals.
 
-    from fuze_bench.lab.benchmarks import side_by_side
-    from fuze_bench.lab.parts.machine import describe_machine
+    Each result is kept in the data folder's `benchmarks`, as soon as it is there and in place of the last one: `fuze-bench
+    report` makes a page of them. Exits with 1 if one could not be measured; the others are all the same.
+    """
+    from fuze_bench.lab.benchmarks import running
 
-    benchmark = import_module(f"fuze_bench.lab.benchmarks.{BENCHMARKS[name][0]}")
-    figures = side_by_side.measure_in_turn(
-        benchmark.contenders(scale), blocks, seed, lambda line: click.echo(line, err=True)
-    )
-    found = side_by_side.ratios(figures, benchmark.TARGETS)
-    agreements = benchmark.agreements(scale) if hasattr(benchmark, "agreements") else []
+    chosen = sorted(BENCHMARKS) if ALL in names else list(dict.fromkeys(names))
+    found = []
+    for each in running.run_all(
+        chosen,
+        running.results_folder(),
+        blocks=blocks,
+        scale=scale,
+        seed=seed,
+        say=lambda line: click.echo(line, err=True),
+    ):
+        found.append(each)
+        if each is not None and not as_json:
+            click.echo(each.in_words())
     if as_json:
-        plain = side_by_side.as_plain(name, describe_machine(), found, agreements)
-        click.echo(json.dumps(plain, indent=2))
-    else:
-        click.echo(side_by_side.in_words(figures, found, benchmark.UNIT, agreements))
+        plain = [each.as_plain() for each in found if each is not None]
+        click.echo(json.dumps(plain if len(chosen) > 1 else plain[0] if plain else None, indent=2))
+    if None in found:
+        failed = [name for name, each in zip(chosen, found, strict=True) if each is None]
+        raise LabError(f"{', '.join(failed)} could not be measured: what was wrong is said above")

@@ -13,26 +13,28 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from fuze_bench.lab.benchmarks.empty_jobs import enqueue, wait_until_done
+from fuze_bench.lab.benchmarks.peer_queues import ASIDE
 from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
 from fuze_bench.lab.parts.stock_workers import StockWorkers
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 
-UNIT = "jobs/s, or MB"
+UNIT = "jobs/s"
 _FEW, _MANY = 1_000, 100_000
 #: Of the short backlog, so that both measure for as long.
 _ROUNDS = 20
 _WORKERS = 2
 _WARM_UP = 2_000
-_ASIDE = "fuze:aside"
 
 
 def _name(jobs: int, what: str) -> str:
     return f"{jobs:,} waiting: {what}"
 
 
+_RATE, _MEMORY = "jobs", "memory a worker"
+UNITS = {_name(jobs, _MEMORY): "MB" for jobs in (_FEW, _MANY)}
 TARGETS = [
-    Target(_name(_MANY, "jobs/s"), _name(_FEW, "jobs/s"), at_least=0.9),
-    Target(_name(_MANY, "MB a worker"), _name(_FEW, "MB a worker"), at_most=1.1),
+    Target(_name(_MANY, _RATE), _name(_FEW, _RATE), at_least=0.9),
+    Target(_name(_MANY, _MEMORY), _name(_FEW, _MEMORY), at_most=1.1),
 ]
 
 
@@ -54,7 +56,7 @@ def _measure(shown: int, jobs: int, rounds: int) -> Mapping[str, float]:
     ):
         queue = Queue("default", connection=client, serializer=JSONSerializer)
         aside = Queue("default", connection=client, serializer=JSONSerializer)
-        aside._key = _ASIDE  # its jobs are those of the queue, and no worker looks there
+        aside._key = ASIDE  # its jobs are those of the queue, and no worker looks there
         enqueue(queue, _WARM_UP)
         done = _WARM_UP
         wait_until_done(client, queue, done)
@@ -70,6 +72,6 @@ def _measure(shown: int, jobs: int, rounds: int) -> Mapping[str, float]:
         processes += [child for process in processes for child in process.children(recursive=True)]
         pss_bytes = sum(process.memory_full_info().pss for process in processes)
         return {
-            _name(shown, "jobs/s"): jobs * rounds / spent_s,
-            _name(shown, "MB a worker"): pss_bytes / 1e6 / _WORKERS,
+            _name(shown, _RATE): jobs * rounds / spent_s,
+            _name(shown, _MEMORY): pss_bytes / 1e6 / _WORKERS,
         }

@@ -3,3 +3,8 @@
 
 def nothing() -> None:
     """The job."""
+
+
+def fail() -> None:
+    """A job that does nothing but fail."""
+    raise ValueError("this job fails, as it is meant to")

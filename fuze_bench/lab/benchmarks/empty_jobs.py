@@ -14,20 +14,23 @@ from rq.serializers import JSONSerializer
 from fuze_bench.errors import LabError
 from fuze_bench.lab.benchmarks import peer_queues
 from fuze_bench.lab.benchmarks.empty_job import nothing
-from fuze_bench.lab.benchmarks.peer_queues import PEERS
-from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
+from fuze_bench.lab.benchmarks.peer_queues import ASIDE, PEERS
+from fuze_bench.lab.benchmarks.side_by_side import Figures, Measure, Target, median_of
 from fuze_bench.lab.parts.stock_workers import StockWorkers
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
 
 UNIT = "jobs/s"
+FASTEST = "the fastest of the others"
 TARGETS = [
     Target("batch", "rq worker", 100),
     Target("batch", "simple"),
     Target("simple", "rq worker"),
-    # At least twice the fastest of them is at least twice each.
-    *(Target("batch", name, 2) for name in PEERS),
+    Target("batch", FASTEST, 2),
+    *(Target("batch", name) for name in PEERS),
 ]
 
+#: Whose versions are recorded.
+PACKAGES = tuple(peer.package.replace("_", "-") for peer in PEERS.values())
 #: The kinds of worker by their names here, each with the jobs it gets for a whole measurement: those that fork a process
 #: for every job would take minutes for as many as the others.
 _CONTENDERS = {"batch": ("batch", 20_000), "simple": ("simple", 2_000), "rq worker": ("fork", 400)}
@@ -36,8 +39,6 @@ _WORKERS = 2
 _GROUP = 1_000
 _WARM_UP = 20
 _QUEUE = "default"
-#: Where the jobs wait until the workers are ready.
-_ASIDE = "fuze:aside"
 _LIMIT_S = 120.0
 
 
@@ -55,6 +56,20 @@ def contenders(scale: float = 1.0) -> dict[str, Measure]:
     return {**ours, **peers}
 
 
+def derived(figures: Figures) -> dict[str, dict[int, float]]:
+    """The fastest of the other queues, by their medians."""
+    measured = [name for name in PEERS if name in figures]
+    if not measured:
+        return {}
+    return {FASTEST: dict(figures[max(measured, key=lambda name: median_of(figures, name))])}
+
+
+def sentences(figures: Figures) -> list[str]:
+    """Which of the other queues took part."""
+    absent = ", ".join(name for name in PEERS if name not in figures)
+    return [f"Not installed, so not compared with: {absent}."] if absent else []
+
+
 def _rate(kind: str, jobs: int) -> float:
     """Jobs a second, from the moment when all of them are there to the end of the last one; workers wait for it."""
     with (
@@ -64,12 +79,12 @@ def _rate(kind: str, jobs: int) -> float:
     ):
         queue = Queue(_QUEUE, connection=client, serializer=JSONSerializer)
         enqueue(queue, jobs)
-        client.rename(queue.key, _ASIDE)
+        client.rename(queue.key, ASIDE)
         with StockWorkers(kind, _WORKERS, [_QUEUE], server.url, Path(folder)):
             enqueue(queue, _WARM_UP)
             wait_until_done(client, queue, _WARM_UP)
             began_s = time.perf_counter()
-            client.rename(_ASIDE, queue.key)
+            client.rename(ASIDE, queue.key)
             wait_until_done(client, queue, _WARM_UP + jobs)
             return jobs / (time.perf_counter() - began_s)
 

@@ -24,7 +24,7 @@ _JOBS = "fuze_bench.lab.benchmarks.peers"
 _WORKERS = 2
 _WARM_UP = 100
 #: Where the jobs wait until the workers are ready.
-_ASIDE = "fuze:aside"
+ASIDE = "fuze:aside"
 _LIMIT_S = 120.0
 
 
@@ -79,7 +79,7 @@ def rate(peer: Peer, jobs: int) -> float:
         client = parts.enter_context(connect(server.url))
         environment = {**os.environ, "REDIS_URL": server.url}
         _send(peer, jobs, note.LAST, environment)
-        client.rename(peer.list_key, _ASIDE)
+        client.rename(peer.list_key, ASIDE)
         argv = [sys.executable, "-m", *peer.command]
         workers = [
             parts.enter_context(Child(peer.package, argv, folder / f"{number}.log", environment=environment))
@@ -90,7 +90,7 @@ def rate(peer: Peer, jobs: int) -> float:
             _send(peer, _WARM_UP, note.WARM, environment)
             _wait(lambda: not client.exists(peer.list_key), client, workers, deadline_s)
         began_s = time.perf_counter()
-        client.rename(_ASIDE, peer.list_key)
+        client.rename(ASIDE, peer.list_key)
         _wait(lambda: note.is_over(client), client, workers, deadline_s)
         return jobs / (time.perf_counter() - began_s)
 

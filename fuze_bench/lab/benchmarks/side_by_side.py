@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from fuze_bench.lab.judgement.stats import ratio_within_blocks
 from fuze_bench.lab.judgement.tables import cell
 
 #: Measures one contender once and returns its figure, or several by names of their own.
 Measure = Callable[[], float | Mapping[str, float]]
+#: Every figure by block.
+Figures = Mapping[str, Mapping[int, float]]
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,18 @@ def measure_in_turn(
             measured = contenders[name]()
             took_s[name] = clock_s() - began_s
             to_go[name] -= 1
+            is_one = not isinstance(measured, Mapping)
             named = measured if isinstance(measured, Mapping) else {name: measured}
             for each, figure in named.items():
                 figures.setdefault(each, {})[block] = figure
-                say(f"block {block + 1} of {blocks}: {each} {cell(figure)}{_left(to_go, took_s)}")
+            shown = f"{name} {cell(named[name])}" if is_one else name
+            say(f"block {block + 1} of {blocks}: {shown}{_left(to_go, took_s)}")
     return figures
+
+
+def median_of(figures: Figures, name: str) -> float:
+    """Over the blocks."""
+    return median(figures[name].values())
 
 
 def _left(to_go: Mapping[str, int], took_s: Mapping[str, float]) -> str:
@@ -104,7 +112,7 @@ def _left(to_go: Mapping[str, int], took_s: Mapping[str, float]) -> str:
     return f"; about {left_s:,.0f} s left"
 
 
-def ratios(figures: Mapping[str, Mapping[int, float]], targets: Sequence[Target]) -> list[BenchmarkRatio]:
+def ratios(figures: Figures, targets: Sequence[Target]) -> list[BenchmarkRatio]:
     """The ratios that are asked for, of those that were measured."""
     found = []
     for target in targets:
@@ -125,36 +133,3 @@ def ratios(figures: Mapping[str, Mapping[int, float]], targets: Sequence[Target]
                 )
             )
     return found
-
-
-def in_words(
-    figures: Mapping[str, Mapping[int, float]],
-    found: Sequence[BenchmarkRatio],
-    unit: str,
-    agreements: Sequence[Agreement] = (),
-) -> str:
-    """Medians, then ratios, then agreements, a line each."""
-    lines = [f"{name}: {cell(median(by_block.values()))} {unit}" for name, by_block in figures.items()]
-    for each in found:
-        interval = "" if each.low is None else f" (95 % {each.low:.3g} to {each.high:.3g})"
-        target = "" if each.target is None else _judged(each.target, bool(each.holds))
-        lines.append(f"{each.what} against {each.against}: {each.ratio:.3g} times{interval}{target}")
-    for known in agreements:
-        judged = _judged(known.at_least, known.holds)
-        lines.append(f"{known.what} against {known.against}: {known.share:.5g}{judged}")
-    return "\n".join(lines)
-
-
-def _judged(target: float, holds: bool) -> str:
-    return f", target {target:g}: {'holds' if holds else 'missed'}"
-
-
-def as_plain(
-    name: str,
-    machine: dict[str, Any],
-    found: Sequence[BenchmarkRatio],
-    agreements: Sequence[Agreement] = (),
-) -> dict[str, Any]:
-    """For JSON: agreements are ratios there, without an interval."""
-    rows = [*found, *(each.as_ratio() for each in agreements)]
-    return {"benchmark": name, "machine": machine, "ratios": [vars(each) for each in rows]}

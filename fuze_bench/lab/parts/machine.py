@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _PACKAGES = (
 )
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine(more_packages: Iterable[str] = ()) -> dict[str, Any]:
     """Names and values for `machine.json`; what cannot be found out is None."""
     return {
         "cpu_model": _cpu_model(),
@@ -40,7 +41,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in (*_PACKAGES, *more_packages)},
         "redis_server": _redis_version(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_has_changes": None if (status := _git("status", "--porcelain")) is None else status != "",

@@ -1,0 +1,121 @@
+"""What a benchmark found, with what it was found on: as words, as JSON, and as a file that a report reads later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuze_bench.errors import LabError, one_line
+from fuze_bench.lab.benchmarks.side_by_side import BenchmarkRatio
+from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE
+from fuze_bench.lab.judgement.tables import cell
+
+#: Changes whenever a field changes its name or meaning.
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The median over the blocks of what was measured of one contender."""
+
+    what: str
+    median: float
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult:
+    """One measurement of one benchmark. `machine` is as in a run folder; `measured_at` is UTC, as YYYY-MM-DD HH:MM.
+
+    `scale` below 1 is a shortened one. Agreements are among the ratios, without an interval.
+    """
+
+    benchmark: str
+    machine: Mapping[str, Any]
+    ratios: tuple[BenchmarkRatio, ...]
+    figures: tuple[Figure, ...]
+    sentences: tuple[str, ...]
+    measured_at: str
+    blocks: int
+    scale: float
+    took_s: float
+
+    @property
+    def is_first_look(self) -> bool:
+        """Too short, or too few blocks, to conclude anything from."""
+        return self.scale < 1 or self.blocks < BLOCKS_TO_CONCLUDE
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "format_version": FORMAT_VERSION,
+            **vars(self),
+            "ratios": [vars(each) for each in self.ratios],
+            "figures": [vars(each) for each in self.figures],
+            "sentences": list(self.sentences),
+        }
+
+    def in_words(self) -> str:
+        """Medians, then ratios, then sentences, a line each."""
+        lines = [f"{each.what}: {cell(each.median)} {each.unit}" for each in self.figures]
+        return "\n".join([*lines, *map(ratio_in_words, self.ratios), *self.sentences])
+
+
+def ratio_in_words(ratio: BenchmarkRatio) -> str:
+    """What against what, how many times, how sure, and whether the target is reached."""
+    interval = "" if ratio.low is None else f" (95 % {cell(ratio.low)} to {cell(ratio.high)})"
+    target = (
+        "" if ratio.target is None else f", target {ratio.target:g}: {'holds' if ratio.holds else 'missed'}"
+    )
+    return f"{ratio.what} against {ratio.against}: {times(ratio.ratio)}{interval}{target}"
+
+
+def times(ratio: float) -> str:
+    """With three digits; where these would make it 1, with as many as tell it from that."""
+    return cell(ratio) if not 0.99 < ratio < 1.01 else f"{ratio:.5g}"
+
+
+def record(result: BenchmarkResult, folder: Path) -> Path:
+    """Keep it in the folder, in place of an earlier one of that benchmark; its file. Raises LabError if it cannot be."""
+    path = folder / f"{result.benchmark}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result.as_plain(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise LabError(f"{path} cannot be written ({one_line(error)}): set FUZE_DATA_DIR") from None
+    return path
+
+
+def recorded(folder: Path) -> list[BenchmarkResult]:
+    """The results in the folder, by name; none where there is no folder. Raises LabError for a file that is no result."""
+    return [load(path) for path in sorted(folder.glob("*.json"))]
+
+
+def load(path: Path) -> BenchmarkResult:
+    """A result from its file. Raises LabError if it is none, or of another format version."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        version = plain.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise LabError(
+                f"{path} has format version {version!r} and this fuze_bench reads {FORMAT_VERSION}:"
+                f" run `fuze-bench bench {path.stem}` again"
+            )
+        return BenchmarkResult(
+            **plain
+            | {
+                "ratios": tuple(BenchmarkRatio(**each) for each in plain["ratios"]),
+                "figures": tuple(Figure(**each) for each in plain["figures"]),
+                "sentences": tuple(plain["sentences"]),
+            }
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LabError(
+            f"{path} is no benchmark's result ({type(error).__name__}: {one_line(error)}): delete it, or run"
+            f" `fuze-bench bench {path.stem}` again"
+        ) from None
