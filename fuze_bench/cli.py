@@ -17,7 +17,7 @@ from fuze_bench.commands.measuring import run
 from fuze_bench.commands.planning import plan
 from fuze_bench.commands.saving import save
 from fuze_bench.commands.serving import api, up
-from fuze_bench.lab.report.report_command import report, summary
+from fuze_bench.lab.report.report_command import report, speed, summary
 from fuze_bench.pipeline.worker_command import run_command, worker
 
 # Every command imports what it needs when it runs: `--help` and a wrong option answer at once.
@@ -47,6 +47,7 @@ for _command in (
     run,
     bench,
     report,
+    speed,
     summary,
 ):
     app.add_command(_command)

@@ -18,10 +18,13 @@ import jsonschema
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from benchmark_results import found
 from conftest import wait_until
 from playwright.sync_api import Browser, Page
 from report_runs import SYNTHETIC, command, environment, run_report, write_notebook
 
+from fuze_bench.lab.benchmarks import result
+from fuze_bench.lab.benchmarks.side_by_side import BenchmarkRatio
 from fuze_bench.lab.report import report_levels, report_summary
 from fuze_bench.lab.report.report_command import known_notebooks
 
@@ -30,13 +33,16 @@ pytestmark = pytest.mark.xdist_group("report")
 
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 900}
-PAGES = ("index.html", "notebooks/worker_counts.html", "notebooks/broken.html")
+PAGES = ("index.html", "notebooks/worker_counts.html", "notebooks/broken.html", "speed.html")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a notebook that breaks, and then the real pipeline, measured for as short as can be."""
     folder = tmp_path_factory.mktemp("report")
+    result.record(
+        found(BenchmarkRatio("ours", "theirs", 2.5, 2.4, 2.6, 2.0, True)), folder / "data" / "benchmarks"
+    )
     broken = write_notebook(
         folder / "broken.ipynb", "import os; print('so far', os.getcwd())", "1 / 0", "print('never')"
     )
@@ -118,6 +124,8 @@ def test_the_index_says_the_decision_first(report: Path) -> None:
             "This notebook failed",
             "had the highest median throughput",
             "<img",
+            "1 of 11 benchmarks is recorded; 1 of their 1 targets hold.",
+            'href="speed.html"',
             ">The machine<",
             "All trials",
             "trials.parquet",

@@ -88,13 +88,14 @@ def contenders(scale: float = 1.0) -> dict[str, Measure]:
 
 def sentences(figures: Figures) -> list[str]:
     """How many jobs a Redis of 256 MB holds in each state."""
-    said = []
+    said: dict[str, list[str]] = {}
     for name in (name for name in _ALL if _memory(name, "waiting") in figures):
         free = _SHOWN_MIB * 2**20 - median_of(figures, _memory_of_empty(name))
         held = [f"{_rounded(free / median_of(figures, _memory(name, s))):,} {s}" for s in _STATES]
-        jobs = "jobs of bookmarks" if name == _BOOKMARK else f"empty jobs ({name})"
-        said.append(f"Your {_SHOWN_MIB} MB Redis holds {held[0]}, {held[1]} or {held[2]} {jobs}.")
-    return said
+        jobs = "jobs of bookmarks" if name == _BOOKMARK else "empty jobs"
+        holds = f"Your {_SHOWN_MIB} MB Redis holds {held[0]}, {held[1]} or {held[2]} {jobs}"
+        said.setdefault(holds, []).append(name)
+    return [f"{holds} ({', '.join(names)})." for holds, names in said.items()]
 
 
 def _rounded(number: float) -> int:

@@ -91,9 +91,15 @@ def record(result: BenchmarkResult, folder: Path) -> Path:
     return path
 
 
-def recorded(folder: Path) -> list[BenchmarkResult]:
-    """The results in the folder, by name; none where there is no folder. Raises LabError for a file that is no result."""
-    return [load(path) for path in sorted(folder.glob("*.json"))]
+def recorded(folder: Path) -> tuple[list[BenchmarkResult], list[str]]:
+    """The results in the folder, by name, and what is wrong with files that are none; nothing where there is no folder."""
+    results, problems = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            results.append(load(path))
+        except LabError as error:
+            problems.append(str(error))
+    return results, problems
 
 
 def load(path: Path) -> BenchmarkResult:
@@ -103,7 +109,7 @@ def load(path: Path) -> BenchmarkResult:
         version = plain.pop("format_version")
         if version != FORMAT_VERSION:
             raise LabError(
-                f"{path} has format version {version!r} and this fuze_bench reads {FORMAT_VERSION}:"
+                f"{path.name} has format version {version!r} and this fuze_bench reads {FORMAT_VERSION}:"
                 f" run `fuze-bench bench {path.stem}` again"
             )
         return BenchmarkResult(
@@ -116,6 +122,6 @@ def load(path: Path) -> BenchmarkResult:
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise LabError(
-            f"{path} is no benchmark's result ({type(error).__name__}: {one_line(error)}): delete it, or run"
+            f"{path.name} is no benchmark's result ({type(error).__name__}: {one_line(error)}): delete it, or run"
             f" `fuze-bench bench {path.stem}` again"
         ) from None

@@ -83,7 +83,7 @@ def _left_s(
     """What they took when they were last measured like this; else as long as those before. None: nobody knows."""
     before_s = {
         each.benchmark: each.took_s
-        for each in result.recorded(folder)
+        for each in result.recorded(folder)[0]
         if each.scale == scale and blocks in (None, each.blocks)
     }
     known_s = [before_s[name] for name in names if name in before_s]

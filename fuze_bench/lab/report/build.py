@@ -17,9 +17,10 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from fuze_bench.errors import LabError, one_line
-from fuze_bench.lab.report import findings, index_page, pages, report_summary
+from fuze_bench.lab.report import findings, index_page, pages, report_summary, speed_page
 from fuze_bench.lab.report.findings import Executed, Findings
 from fuze_bench.lab.report.report_levels import Level, parameters
+from fuze_bench.lab.report.speed_page import Speed
 
 _START_TIMEOUT_S = 120
 
@@ -34,9 +35,12 @@ def build_report(
     level: Level = "quick",
     rate_per_s: float | None = None,
     wait_p95_s: float | None = None,
+    benchmarks: Path | None = None,
     say: Say = print,
 ) -> Findings:
     """Run the notebooks into `out/notebooks`, and write pages, index and summary of what they found.
+
+    `benchmarks`: the folder of recorded benchmark results, of which the page on speed is made.
 
     A notebook that fails leaves its executed part and a page that says so; the others still run. `rate_per_s` and
     `wait_p95_s` are what the decision is made for: see `decision.decide`. Raises LabError if `out` cannot be written.
@@ -53,7 +57,7 @@ def build_report(
         say(f"notebook {place} of {len(notebooks)}: {path.stem}")
         executed.append(execute(path, out / "notebooks" / path.name, parameters(path, level), say))
     found = findings.read(executed, out, rate_per_s=rate_per_s, wait_p95_s=wait_p95_s)
-    write_pages(found, out, level)
+    write_pages(found, out, level, benchmarks)
     minutes, seconds = divmod(round(time.monotonic() - start_s), 60)
     say(f"{out / 'index.html'} written after {minutes} min {seconds} s")
     return found
@@ -96,14 +100,35 @@ def execute(path: Path, executed_path: Path, given: Mapping[str, Any], say: Say)
     return Executed(path.stem, executed_path, failure, time.monotonic() - start_s)
 
 
-def write_pages(found: Findings, out: Path, level: Level) -> None:
-    """A page for every executed notebook, the index, and the summary."""
-    written_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+def write_pages(found: Findings, out: Path, level: Level, benchmarks: Path | None) -> None:
+    """A page for every executed notebook, the page on speed, the index, and the summary."""
+    written_at = _now()
     for each in found.notebooks:
         _write(out / "notebooks" / f"{each.name}.html", pages.notebook_page(each))
-    _write(out / "index.html", index_page.index_page(found, written_at=written_at))
+    speed = write_speed(out, benchmarks, has_index=True)
+    _write(out / "index.html", index_page.index_page(found, speed=speed.in_short(), written_at=written_at))
     summary = report_summary.mapping(found, level=level, written_at=written_at)
     _write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_speed(out: Path, benchmarks: Path | None, *, has_index: bool) -> Speed:
+    """The page on speed, of the results in the folder, with a link to the index if there is one; what it says.
+
+    Raises LabError if `out` cannot be written."""
+    speed = speed_page.read(benchmarks)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "speed.html", speed_page.page(speed, written_at=_now(), has_index=has_index))
+        _write(out / "speed.json", speed_page.data(speed))
+    except OSError as error:
+        raise LabError(
+            f"{out} cannot be written ({one_line(error)}): choose another folder with --out"
+        ) from None
+    return speed
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,8 +16,8 @@ from fuze_bench.lab.runs.results import Run
 TITLE = "Which workers to run: measured"
 
 
-def index_page(found: Findings, *, written_at: str) -> str:
-    """The page as HTML that needs nothing else."""
+def index_page(found: Findings, *, speed: str, written_at: str) -> str:
+    """The page as HTML that needs nothing else. `speed`: what the page on that says, in a sentence."""
     script = pages.template_text("sort.js")
     return pages.render(
         "index.html.j2",
@@ -31,6 +31,7 @@ def index_page(found: Findings, *, written_at: str) -> str:
         runs=[_run(run) for run in found.runs],
         machine=pages.facts_table(_machine(found.runs[0])) if found.runs else "",
         trials=_trials(found),
+        speed=speed,
         written_at=written_at,
     )
 

@@ -1,4 +1,4 @@
-"""The command line of the report: `fuze-bench report` and `fuze-bench summary`."""
+"""The command line of the report: `fuze-bench report`, `fuze-bench speed` and `fuze-bench summary`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def report(
     notebooks = [find_notebook(name) for name in names] or reported_notebooks()
     with _a_home():
         # Only now: a wrong option is refused before papermill and pandas are imported.
+        from fuze_bench.lab.benchmarks.running import results_folder
         from fuze_bench.lab.report.build import build_report
 
         found = build_report(
@@ -69,10 +70,31 @@ def report(
             level="full" if full else "tiny" if tiny else "quick",
             rate_per_s=rate,
             wait_p95_s=wait_p95_s,
+            benchmarks=results_folder(),
             say=_say,
         )
     if found.failed:
         raise LabError(f"{', '.join(each.name for each in found.failed)} failed: see {out / 'index.html'}")
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder for the page.",
+)
+def speed(out: Path) -> None:
+    """Write the report's page on speed alone, reports/speed.html, from what `fuze-bench bench` has recorded."""
+    with _a_home():
+        from fuze_bench.lab.benchmarks.running import results_folder
+        from fuze_bench.lab.report.build import write_speed
+
+        found = write_speed(out, results_folder(), has_index=(out / "index.html").is_file())
+    for problem in found.problems:
+        click.echo(problem, err=True)
+    click.echo(f"{out / 'speed.html'}: {found.in_short()}")
 
 
 @click.command()
