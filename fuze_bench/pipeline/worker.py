@@ -31,6 +31,7 @@ from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings, Strat
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.supervisor import Supervisor
 from fuze_bench.pipeline.task_queue import TaskQueue
+from fuze_bench.processes import keep_one_heap
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def run_workers(
         raise QueueUnavailableError("no Redis: set REDIS_URL, or start one with `fuze-bench up`")
     _announce(settings.redis_url, queues)
     settings = sharing_cores(settings, count)
+    keep_one_heap()
     _prepare(settings, kind, embedder)
     base = name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     if count == 1:
