@@ -6,6 +6,7 @@ capacity shows with all that RQ adds to a job. Its jobs do not vary, so that no 
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -162,6 +163,12 @@ def by_trial(run: Run, capacity: float) -> pd.DataFrame:
     ideal queue with this overhead (`queueing.replay`); `cobham_s`: that of endless jobs like these, of `strict` alone
     and missing from a utilisation of 1 on; `slope`: a `growth.Line` or None; `must_grow`: by theory.
     """
+    return _by_trial(run, capacity).copy()
+
+
+@functools.lru_cache(maxsize=4)
+def _by_trial(run: Run, capacity: float) -> pd.DataFrame:
+    """Kept: the table, each plot and the answer of a notebook ask for it, and the replays take seconds."""
     rows: list[dict[str, Any]] = []
     for _, trial in run.good_trials().iterrows():
         events = run.events[run.events["trial"] == trial["trial"]]

@@ -44,7 +44,9 @@ _SPANS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(
+    frozen=True, eq=False
+)  # tables cannot be compared as one; so a run is itself alone, and can be a key
 class Run:
     """A recorded run. `records.columns` and `records.DERIVED_EVENT_COLUMNS` say what the tables hold."""
 
