@@ -66,12 +66,13 @@ class Running:
         )
 
 
-@pytest.fixture
-def running(data_dir: Path, tmp_path: Path) -> Iterator[Running]:
-    """What `make up` starts (its recipe, on a free port and in a folder of the test's own)."""
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """What `make up` starts (its recipe, on a free port and in a folder of the tests' own)."""
+    tmp_path = tmp_path_factory.mktemp("up")
     [recipe] = make("--dry-run", "up").stdout.splitlines()[-1:]
     port = free_port()
-    environment = {**os.environ, "FUZE_DATA_DIR": str(data_dir), "FUZE_EMBEDDING_MODEL": "off"}
+    environment = {**os.environ, "FUZE_DATA_DIR": str(tmp_path / "data"), "FUZE_EMBEDDING_MODEL": "off"}
     argv = [*shlex.split(recipe.replace(".venv/bin/", f"{BIN}/")), "--port", str(port), "--origin-port", "0"]
     with Child("up", argv, tmp_path / "up.log", environment=environment, stop_timeout_s=30) as child:
         child.wait_ready(lambda: "workers: 2" in child.log_tail(), timeout_s=60)
@@ -179,8 +180,8 @@ def test_bringing_bookmarks_along(running: Running, tmp_path: Path, origin: Orig
 
 
 def test_locust_loads_the_running_system(running: Running) -> None:
-    running.environment["LOCUST_HOST"] = f"http://127.0.0.1:{running.port}"
-    done = running.run(the(".venv/bin/locust "), ROOT)
+    environment = {**running.environment, "LOCUST_HOST": f"http://127.0.0.1:{running.port}"}
+    done = Running(running.port, environment).run(the(".venv/bin/locust "), ROOT)
     assert done.returncode == 0, done.stderr[-2_000:]
     assert "0(0.00%)" in done.stderr + done.stdout
 
