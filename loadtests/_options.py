@@ -12,6 +12,7 @@ import gevent
 from _sending import log
 from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from fuze_bench.lab.arrivals import LAWS, Arrivals
 
@@ -142,6 +143,13 @@ def _chosen(environment: Environment) -> list[Any]:
 
 def _tags(task: Any) -> set[str]:
     return getattr(task, "locust_tag_set", set())
+
+
+@events.quitting.add_listener
+def _let_the_csv_files_be_whole(environment: Environment, **_: Any) -> None:
+    """Locust writes them every second, and not once more when it ends: what came since is written when this is over."""
+    if environment.parsed_options.csv_prefix and not isinstance(environment.runner, WorkerRunner):
+        gevent.sleep(CSV_STATS_INTERVAL_SEC + 0.2)
 
 
 @events.quitting.add_listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -319,9 +320,14 @@ def test_readers_look_until_their_page_is_processed(
 
 
 def test_one_scenario_by_its_tag(shared_api: str, tmp_path: Path) -> None:
-    done = run(tmp_path, shared_api, *"--tags duplicates -u 2 -r 2 -t 3s --stop-timeout 20s --json".split())
+    options = "--tags duplicates -u 2 -r 2 -t 3s --stop-timeout 20s --json --csv x"
+    done = run(tmp_path, shared_api, *options.split())
     assert done.returncode == 0, done.stderr[-2_000:]
-    assert {row["name"] for row in json.loads(done.stdout)} == {"quick-save, new", "quick-save, repeated"}
+    requests = {row["name"]: row["num_requests"] for row in json.loads(done.stdout)}
+    assert set(requests) == {"quick-save, new", "quick-save, repeated"}
+    rows = csv.DictReader((tmp_path / "x_stats.csv").read_text().splitlines())
+    written = {row["Name"]: int(row["Request Count"]) for row in rows}
+    assert written == requests | {"Aggregated": sum(requests.values())}, "with those of the last second"
 
 
 def test_the_web_page_starts_it_with_other_arrivals(shared_api: str, tmp_path: Path) -> None:
