@@ -63,7 +63,7 @@ class Snapshot:
         """Why there are fewer workers than wanted, as far as it is known."""
         if self.drained:
             return " (drained)"
-        return " (loading the model)" if self.workers < wanted and self.waiting is not None else ""
+        return " (starting)" if self.workers < wanted and self.waiting is not None else ""
 
 
 class System:
