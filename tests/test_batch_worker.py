@@ -209,6 +209,33 @@ def test_the_child_does_not_outlive_a_killed_worker(queue: Queue) -> None:
         assert not psutil.wait_procs(children, timeout=5)[1]
 
 
+def test_a_worker_that_was_frozen_does_not_begin_what_others_have_done(queue: Queue, tmp_path: Path) -> None:
+    """Its lease ends, and another takes what it had claimed; then it goes on, as after a laptop's sleep."""
+
+    class Soon(BatchWorker):
+        lease_s = 1.5
+        patience_s = 60.0
+        claim_worth_s = 2.0
+
+    done = tmp_path / "done"
+    jobs = [queue.enqueue(their_calls.write_line_slowly, str(done), str(n)) for n in range(400)]
+    pid = os.fork()
+    if pid == 0:
+        Soon(["high"], connection=queue.connection).work(burst=True, logging_level="CRITICAL")
+        os._exit(0)
+    try:
+        wait_until(lambda: len(lines(done)) > 40, what="it to be at work")
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: not queue.connection.keys("rq:batch:????????????????"), what="its lease to end")
+        burst(Soon, queue.connection)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        status = os.waitpid(pid, 0)[1]
+    assert status == 0
+    assert sorted(lines(done), key=int) == [str(n) for n in range(400)]
+    assert statuses(*jobs) == ["finished"] * 400
+
+
 def test_suspended_workers_claim_nothing(queue: Queue) -> None:
     suspend(queue.connection)
     with working(queue.connection):

@@ -88,6 +88,41 @@ def test_a_worker_killed_in_the_middle_of_a_job(
     assert origin.hits("/slow/4000/1") == 2
 
 
+def test_what_a_killed_batch_worker_had_claimed_and_not_begun(
+    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """It has many pages in hand. Another puts back those that it had not begun, and their leases bring back the others."""
+    soon = replace(settings, lease_s=2.0, lease_check_s=0.5)
+    with start_worker(soon, "--kind", "batch") as one:
+        ids = save(service, *(f"{origin.url}/slow/50/{n}" for n in range(80)))
+        wait_until(lambda: frozen_before_some_begin(one.pid, settings), what="it to have claimed more")
+        for process in family(one.pid):
+            process.kill()
+    # Who is killed between the job's beginning and the claim leaves a page that only this finds.
+    last_resort = replace(soon, recover_after_s=8.0, recovery_interval_s=2.0)
+    with start_worker(last_resort, "--kind", "batch") as other:
+        wait_until(lambda: service.store.counts()["processed"] == len(ids), what="all to be done")
+        assert "jobs that a dead worker had not begun are back" in other.log_tail(1_000)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+
+def frozen_before_some_begin(pid: int, settings: Settings) -> bool:
+    """Stop a batch worker for a look at what it has in hand; it goes on if all that has begun."""
+    for process in family(pid):
+        process.suspend()
+    with connect(settings.redis_url or "") as client:
+        for begun in client.keys("rq:batch:*:begun"):
+            claimed = client.zrange("rq:wip:default", 0, -1)
+            if any(int(execution[-16:], 16) >= int(client.get(begun) or 0) for execution in claimed):
+                return True
+    for process in family(pid):
+        process.resume()
+    return False
+
+
 def test_an_emptied_redis_loses_nothing(
     saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 import their_calls
+from conftest import wait_until
 from rq import Queue, SimpleWorker
 from worker_scenarios import SCENARIOS, burst, state
 
@@ -56,3 +61,61 @@ def test_the_state_compared_sees_what_matters(server: redis.Redis) -> None:
         change()
         assert state(server) != before
         before = state(server)
+
+
+class Soon(BatchWorker):
+    """What a killed one had not begun is back after a second and a half, and not before: it is patient."""
+
+    lease_s = 1.5
+    patience_s = 60.0
+
+
+@pytest.mark.parametrize("killed", ["the worker", "all"])
+def test_a_killed_one_costs_what_rqs_costs(killed: str, server: redis.Redis, tmp_path: Path) -> None:
+    """The job that it was running fails as abandoned when RQ's clean-up comes to it, and no other is lost or done twice."""
+    left, done = {}, tmp_path / "done"
+    for worker_class in (SimpleWorker, Soon):
+        server.flushall()
+        done.unlink(missing_ok=True)
+        queue = Queue("high", connection=server)
+        calls = [Queue.prepare_data(their_calls.sleep, (0.003,), job_id=f"before-{n}") for n in range(60)]
+        calls.append(Queue.prepare_data(their_calls.note_and_wait, (str(done), "never"), job_id="running"))
+        calls += [
+            Queue.prepare_data(their_calls.write_line, (str(done), str(n)), job_id=f"behind-{n}")
+            for n in range(40)
+        ]
+        queue.enqueue_many(calls)
+        kill_in_the_middle(worker_class, server, done, killed == "all")
+        assert queue.fetch_job("running").get_status() == "started"
+        wait_until(lambda: not server.keys("rq:batch:????????????????"), what="the lease to end")
+        burst(worker_class, server)
+        assert queue.started_job_registry.get_job_ids(cleanup=False) == ["running"]
+        queue.started_job_registry.cleanup(timestamp=time.time() + CLEANED_UP_S)
+        assert "AbandonedJobError" in queue.fetch_job("running").latest_result().exc_string
+        assert done.read_text().split() == ["running", *(str(n) for n in range(40))]
+        # What ends by itself, after each one's time.
+        volatile = re.compile(":batch:|:worker|:execution")
+        left[worker_class] = {key: value for key, value in state(server).items() if not volatile.search(key)}
+    assert left[SimpleWorker] == left[Soon]
+
+
+#: RQ's clean-up comes to a SimpleWorker's job a minute after its time limit, to a batch worker's after a minute and a half.
+CLEANED_UP_S = 180 + 60 + 1
+
+
+def kill_in_the_middle(worker_class: type, server: redis.Redis, done: Path, its_child: bool) -> None:
+    """Start one, wait until it runs a job that does not end, and kill it, or it and its child in the same moment."""
+    pid = os.fork()
+    if not pid:
+        worker_class(["high"], connection=server).work(logging_level="CRITICAL")
+        os._exit(0)
+    wait_until(done.exists, what="the job to begin")
+    wait_until(lambda: server.zcard("rq:finished:high") == 60, what="those before it to be told of")
+    assert (server.zcard("rq:wip:high") > 5) == (worker_class is Soon), "what it has in hand"
+    children = psutil.Process(pid).children()
+    for process in [psutil.Process(pid), *(children if its_child else [])]:
+        process.suspend()
+    for process in [psutil.Process(pid), *(children if its_child else [])]:
+        process.kill()
+    os.waitpid(pid, 0)
+    assert not psutil.wait_procs(children, timeout=5)[1]

@@ -72,9 +72,19 @@ def write_line(path: str, line: str) -> None:
         file.write(line + "\n")
 
 
+def write_line_slowly(path: str, line: str) -> None:
+    time.sleep(0.01)
+    write_line(path, line)
+
+
 def wait_for(path: str) -> None:
     while not Path(path).exists():
         time.sleep(0.01)
+
+
+def note_and_wait(path: str, until: str) -> None:
+    write_line(path, "running")
+    wait_for(until)
 
 
 def unserialisable() -> object:

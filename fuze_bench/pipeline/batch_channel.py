@@ -64,6 +64,15 @@ class Progress:
     def withdrawn_before(self) -> int:
         return int(_INT.unpack_from(self._page, 32)[0])
 
+    @property
+    def covered_until(self) -> float:
+        """The time (since boot) up to which the worker's lease covers what the child begins."""
+        return float(_FLOAT.unpack_from(self._page, 40)[0])
+
+    @covered_until.setter
+    def covered_until(self, since_boot_s: float) -> None:
+        _FLOAT.pack_into(self._page, 40, since_boot_s)
+
     def withdraw(self, before: int) -> int:
         """Take back jobs numbered below `before` that the child has not begun: those from the returned number on."""
         _INT.pack_into(self._page, 32, before)

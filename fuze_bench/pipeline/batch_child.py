@@ -25,7 +25,8 @@ from rq.utils import import_attribute
 
 from fuze_bench.pipeline.batch_channel import ChildEnd
 from fuze_bench.pipeline.batch_form import BatchForm, any_batch_form, batch_form
-from fuze_bench.pipeline.batch_scripts import Claim
+from fuze_bench.pipeline.batch_lease import Announcements
+from fuze_bench.pipeline.batch_scripts import Claim, as_date
 
 #: What a record says of a job: it went well, RQ's own way has ended it, its job is gone, it is to be run alone, it
 #: ended while Redis was away, or it was withdrawn when it was about to begin.
@@ -39,6 +40,8 @@ class BatchChild:
         self._worker = worker
         self._end = end
         self._progress = end.progress
+        _, begun_key = worker.in_hand.scripts.lease_keys
+        self._announced = Announcements(worker.connection, begun_key, end.progress)
         self._functions: dict[str, Callable[..., Any]] = {}
         self._planned: deque[Callable[[], None]] = deque()
         self._deadline = Deadline()
@@ -102,6 +105,7 @@ class BatchChild:
         return form, (tuple(args), kwargs)
 
     def _begin_group(self, form: BatchForm, claims: list[Claim], calls: list[Any]) -> None:
+        self._announced.begin(claims[0].serial, claims[-1].serial + 1)
         self._progress.hold(claims[-1].serial + 1)
         if claims[0].serial < self._progress.withdrawn_before:
             for claim in claims:
@@ -140,6 +144,7 @@ class BatchChild:
 
     def _one(self, claim: Claim) -> None:
         serial = claim.serial
+        self._announced.begin(serial, serial + 1)
         self._progress.begin(serial, serial + 1)
         if serial < self._progress.withdrawn_before:
             # Perhaps the worker has seen the announcement and takes it for begun.
@@ -235,7 +240,7 @@ class BatchChild:
         if started_s is None:
             worker.perform_job(job, queue, execution)
             return True
-        job.started_at = worker.as_date(started_s)
+        job.started_at = as_date(started_s)
         if error is None:
             worker._finalize_success(job, queue, execution, value)
         else:

@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import redis
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.intermediate_queue import IntermediateQueue
@@ -16,7 +17,7 @@ from rq.logutils import blue, green
 from rq.queue import Queue
 from rq.utils import as_text
 
-from fuze_bench.pipeline.batch_scripts import BatchScripts, Claim, Finished
+from fuze_bench.pipeline.batch_scripts import BatchScripts, Claim, Finished, as_date
 
 
 class Hand:
@@ -28,7 +29,7 @@ class Hand:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._claims: dict[int, Claim] = {}
-        self._scripts = BatchScripts(worker.connection, worker.name)
+        self.scripts = BatchScripts(worker.connection, worker.name)
         self._queues = {queue.name: queue for queue in worker.queues}
         self.next_serial = 1
 
@@ -63,9 +64,9 @@ class Hand:
         claims = bool(wanted or popped[1])
         pipeline = worker.connection.pipeline(transaction=False)
         if finished:
-            self._scripts.finish(pipeline, finished, now_s)
+            self.scripts.finish(pipeline, finished, now_s)
         if claims:
-            self._scripts.claim(
+            self.scripts.claim(
                 pipeline,
                 [queue.name for queue in worker._ordered_queues] if wanted else [],
                 max(wanted, 1),
@@ -76,10 +77,15 @@ class Hand:
                 interval_s=worker.job_monitoring_interval,
                 default_timeout_s=worker.queue_class.DEFAULT_TIMEOUT,
                 in_hand=len(self._claims),
+                next_serial=self.next_serial,
                 popped=popped,
                 described=worker.log.isEnabledFor(logging.INFO),
             )
-        answers = self._scripts.execute(pipeline)
+        try:
+            answers = self.scripts.execute(pipeline)
+        except redis.RedisError:
+            self.next_serial += wanted + 2  # some may have been claimed by these numbers
+            raise
         unfinished = answers[0] if finished else []
         for place in unfinished:
             self._finish_in_rqs_way(finished[place])
@@ -114,7 +120,7 @@ class Hand:
         """Put them back at the front of their queues."""
         claims = [*claims]
         if claims:
-            self._scripts.give_back([(c.queue, c.job_id, c.execution_id) for c in claims])
+            self.scripts.give_back([(c.queue, c.job_id, c.execution_id) for c in claims])
         for claim in claims:
             self._claims.pop(claim.serial, None)
 
@@ -177,7 +183,7 @@ class Hand:
         job, queue, execution = known
         if finished.returned:
             job._result = worker.serializer.loads(b64decode(finished.returned))
-        job.started_at, job.ended_at = worker.as_date(finished.started_s), worker.as_date(finished.ended_s)
+        job.started_at, job.ended_at = as_date(finished.started_s), as_date(finished.ended_s)
         job._status = JobStatus.FINISHED
         worker.handle_job_success(job, queue, queue.started_job_registry, execution)
 
@@ -207,4 +213,4 @@ class Hand:
             worker.log.warning(
                 "Worker %s: %d jobs whose claim got lost go back to their queues", worker.name, len(lost)
             )
-            self._scripts.give_back(lost)
+            self.scripts.give_back(lost)

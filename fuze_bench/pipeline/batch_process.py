@@ -32,6 +32,7 @@ class BatchProcess:
         self._end: WorkerEnd | None = None
         self._last_serials: deque[int] = deque()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._covered_until = 0.0
         self.pid = 0
 
     @property
@@ -59,6 +60,12 @@ class BatchProcess:
         # One that is gone is found to be so soon, and what it was sent is then not begun.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._end.send([tuple(claim) for claim in batch])
+
+    def covered_until(self, since_boot_s: float) -> None:
+        """It may begin jobs until then."""
+        self._covered_until = since_boot_s
+        if self._end is not None:
+            self._end.progress.covered_until = since_boot_s
 
     def wait(self, timeout_s: float) -> None:
         """Until it has something to tell, is gone, or `wake` is called."""
@@ -110,6 +117,7 @@ class BatchProcess:
 
     def _start(self) -> None:
         ours, theirs, heard, rung, progress = channel()
+        progress.covered_until = self._covered_until
         pid = os.fork()
         if pid == 0:
             # The fork does not come back from here, whatever happens.

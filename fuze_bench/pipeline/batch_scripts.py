@@ -33,10 +33,11 @@ _CLAIM = (
     _NAMES
     + """
 local limit, strategy, now_iso, now_s = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
-local execution_ids, interval_s, default_timeout_s = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local incarnation, interval_s, default_timeout_s = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local in_hand, popped_queue, popped_id, described = tonumber(ARGV[10]), ARGV[12], ARGV[13], ARGV[14] == '1'
+local next_serial = tonumber(ARGV[15])
 local queues = {}
-for i = 15, #ARGV do queues[#queues + 1] = ARGV[i] end
+for i = 16, #ARGV do queues[#queues + 1] = ARGV[i] end
 local unknown = redis.call('SCARD', worker_executions) - in_hand
 
 local out, longest_s = {}, 0
@@ -46,7 +47,7 @@ local function take(name, id)
   local job = redis.call('HMGET', key, 'data', 'timeout', 'result_ttl', 'success_callback_name', 'repeats_left',
     'rate_limit_key', 'webhooks', 'dependency_ids', 'ttl')
   if not job[1] then return end
-  local execution = string.sub(execution_ids, #out * 32 + 1, #out * 32 + 32)
+  local execution = incarnation .. string.format('%016x', next_serial + #out)
   local timeout_s = tonumber(job[2]) or default_timeout_s
   local ttl_s = interval_s + 60
   if timeout_s > 0 and timeout_s < interval_s then ttl_s = math.floor(timeout_s) + 60 end
@@ -203,8 +204,47 @@ return number
 """
 )
 
+#: Puts back what dead batch workers had claimed and not begun (see `batch_lease`), in its old order. Returns how many.
+_TAKE_BACK = (
+    _NAMES
+    + """
+local function begun_before(incarnation)
+  local lease = prefix .. ':batch:' .. incarnation
+  local begun = redis.call('GET', lease .. ':begun')
+  if not begun or redis.call('EXISTS', lease) == 1 then return math.huge end
+  return tonumber(begun)
+end
+local number, begun = 0, {}
+for at = 3, #ARGV do
+  local name = ARGV[at]
+  local in_progress, lost = prefix .. ':wip:' .. name, {}
+  for _, composite in ipairs(redis.call('ZRANGE', in_progress, 0, -1)) do
+    local id, incarnation, serial = string.match(composite, '^(.*):(%x+)(' .. string.rep('%x', 16) .. ')$')
+    if id then
+      begun[incarnation] = begun[incarnation] or begun_before(incarnation)
+      if tonumber(serial, 16) >= begun[incarnation] then lost[#lost + 1] = {incarnation .. serial, id, composite} end
+    end
+  end
+  table.sort(lost, function(one, other) return one[1] > other[1] end)
+  for _, each in ipairs(lost) do
+    local execution, id, composite = unpack(each)
+    redis.call('ZREM', in_progress, composite)
+    redis.call('DEL', execution_key(id, execution), prefix .. ':executions:' .. id)
+    local owner, status = unpack(redis.call('HMGET', job_key(id), 'worker_name', 'status'))
+    if owner then redis.call('SREM', prefix .. ':worker:' .. owner .. ':executions', composite) end
+    if status == 'started' then
+      redis.call('HSET', job_key(id), 'status', 'queued')
+      redis.call('HDEL', job_key(id), 'started_at', 'worker_name', 'last_heartbeat')
+      redis.call('LPUSH', queue_key(name), id)
+      number = number + 1
+    end
+  end
+end
+return number
+"""
+)
 
-_SCRIPTS = (_CLAIM, _FINISH, _GIVE_BACK)
+_SCRIPTS = (_CLAIM, _FINISH, _GIVE_BACK, _TAKE_BACK)
 _SHA = {script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in _SCRIPTS}
 
 
@@ -240,6 +280,14 @@ class BatchScripts:
     def __init__(self, connection: redis.Redis, worker_name: str) -> None:
         self._connection = connection
         self._head = (RQ_KEY_PREFIX, worker_name)
+        #: Tells this worker from an earlier one of the same name; the first half of its executions' ids.
+        self._incarnation = os.urandom(8).hex()
+
+    @property
+    def lease_keys(self) -> tuple[str, str]:
+        """There while the worker lives; and the serial number below which its jobs may have begun."""
+        lease = f"{RQ_KEY_PREFIX}:batch:{self._incarnation}"
+        return lease, f"{lease}:begun"
 
     def execute(self, pipeline: Any) -> list[Any]:
         """The answers to what is on the pipeline. Raises the first error among them."""
@@ -264,10 +312,11 @@ class BatchScripts:
         interval_s: int,
         default_timeout_s: int,
         in_hand: int,
+        next_serial: int,
         popped: tuple[str, str] = ("", ""),
         described: bool = False,
     ) -> Any:
-        """At most `limit` jobs (more by one if there is a `popped` one, of a queue and an id)."""
+        """At most `limit` jobs (more by one if there is a `popped` one, of a queue and an id), numbered in their order."""
         return client.evalsha(
             _SHA[_CLAIM],
             0,
@@ -277,13 +326,14 @@ class BatchScripts:
                 strategy,
                 _iso(now_s),
                 repr(now_s),
-                os.urandom(16 * (limit + 1)).hex(),
+                self._incarnation,
                 interval_s,
                 default_timeout_s,
                 in_hand,
                 random.getrandbits(31),
                 *popped,
                 int(described),
+                next_serial,
                 *queues,
             ),
         )
@@ -311,10 +361,21 @@ class BatchScripts:
         pipeline.evalsha(_SHA[_GIVE_BACK], 0, *self._head, *(part for job in jobs for part in job))
         return int(self.execute(pipeline)[0])
 
+    def take_back(self, queues: Sequence[str]) -> int:
+        """Put what dead workers had claimed from these queues and not begun back at their front. How many were."""
+        pipeline = self._connection.pipeline(transaction=False)
+        pipeline.evalsha(_SHA[_TAKE_BACK], 0, *self._head, *queues)
+        return int(self.execute(pipeline)[0])
+
 
 @lru_cache(maxsize=8)
 def _second(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+
+
+def as_date(unix_s: float) -> datetime:
+    """A Unix time as RQ's objects hold times."""
+    return datetime.fromtimestamp(unix_s, UTC)
 
 
 def _iso(unix_s: float) -> str:

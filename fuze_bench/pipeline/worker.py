@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: How often a worker sees to the registries, and to whether its queues have a scheduler.
 _MAINTENANCE_INTERVAL_S = 10
+#: A batch worker looks after it twice a second.
+_SHORTEST_LEASE_S = 2.0
 
 
 def run_workers(
@@ -126,6 +128,7 @@ def _work(
         worker.log_result_lifespan = False
         queue = TaskQueue(settings)
         worker.recovery = Recovery(settings, store, queue)
+        worker.lease_s = max(_SHORTEST_LEASE_S, settings.lease_s)  # of what a batch worker has claimed
         worker.checking = connect(settings.redis_url, connect_timeout_s=1, timeout_s=1)
         note_start(connection, queues)
         if kind is not Kind.SPAWN:
