@@ -1,6 +1,6 @@
-"""RQ's own tests of its workers, run against the batch worker: `python tests/rqs_own_tests.py`.
+"""RQ's own tests of its workers, run against the batch worker: `python tests/rqs_own_tests.py [ARCHIVE]`.
 
-They come with RQ's source distribution, which pip fetches; the installed RQ is what is tested. `Worker` and `SimpleWorker`
+They come with RQ's source distribution, which pip fetches if it is not given; the installed RQ is what is tested. `Worker` and `SimpleWorker`
 are the batch worker in them. What does not pass is listed here with its reason; anything else that fails, and anything
 listed that passes, makes the exit code 1.
 """
@@ -63,14 +63,21 @@ for module in (rq, rq.worker):
 
 
 def fetched(folder: Path) -> Path:
-    """RQ's tests, of the version that is installed, without RQ itself."""
+    """RQ's source distribution, of the version that is installed."""
     wanted = f"rq=={version('rq')}"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", wanted]
     subprocess.run(pip, cwd=folder, check=True)
     [archive] = folder.glob("rq-*.tar.gz")
+    return archive
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    """RQ's tests without RQ itself."""
+    source = folder / f"rq-{version('rq')}"
+    if archive.name != f"{source.name}.tar.gz":
+        raise click.UsageError(f"{archive}: wants {source.name}.tar.gz, as this RQ is installed")
     with tarfile.open(archive) as files:
         files.extractall(folder, filter="data")
-    source = folder / archive.name.removesuffix(".tar.gz")
     shutil.rmtree(source / "rq")
     (source / "conftest.py").write_text(_CONFTEST, encoding="utf-8")
     return source
@@ -98,9 +105,13 @@ def run(source: Path) -> str:
     return done.stdout
 
 
-def main() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        said = run(fetched(Path(folder)))
+@click.command()
+@click.argument("archive", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(archive: Path | None) -> None:
+    """Run RQ's own tests against the batch worker; 1 if they do not pass as listed here."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        said = run(unpacked(archive or fetched(folder), folder))
     failed = set(re.findall(r"^(?:FAILED|ERROR) tests/\w+\.py::(\S+)", said, flags=re.MULTILINE))
     for test in sorted(failed & NOT_PASSED.keys()):
         click.echo(f"not passed  {test}: {NOT_PASSED[test]}")
@@ -109,8 +120,8 @@ def main() -> int:
     for test in sorted(NOT_PASSED.keys() - failed):
         click.echo(f"PASSED      {test}, which is listed as not passed")
     click.echo(said.splitlines()[-1])
-    return int(failed != NOT_PASSED.keys())
+    sys.exit(failed != NOT_PASSED.keys())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
