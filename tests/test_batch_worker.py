@@ -18,7 +18,7 @@ import redis
 import their_calls
 from conftest import wait_until
 from rq import Queue, Worker
-from rq.command import send_stop_execution_command, send_stop_job_command
+from rq.command import send_command, send_stop_execution_command, send_stop_job_command
 from rq.job import Job
 from rq.suspension import resume, suspend
 from worker_scenarios import burst
@@ -131,6 +131,9 @@ def test_a_job_is_stopped_and_its_neighbours_are_done(send: str, queue: Queue, t
         stopped = queue.enqueue(their_calls.sleep, 60)
         others = [queue.enqueue(their_calls.add, n) for n in range(3)]
         wait_until(lambda: stopped.get_status() == "started", what="the start")
+        worker_name = stopped.worker_name or Worker.all(queue.connection)[0].name
+        for nothing_of_ours in ({"job_id": 1}, {}):
+            send_command(queue.connection, worker_name, f"stop-{send}", **nothing_of_ours)
         sent_s = time.monotonic()
         if send == "job":
             send_stop_job_command(queue.connection, stopped.id)
@@ -315,6 +318,18 @@ def test_a_batch_that_fails_is_tried_one_by_one(trouble: str, queue: Queue, tmp_
     assert failed == ([] if trouble == "break" else [50])
     if trouble != "break":
         assert "signal 9" in jobs[50].latest_result().exc_string
+
+
+def test_one_of_a_batch_is_stopped_and_the_others_are_done(queue: Queue, tmp_path: Path) -> None:
+    jobs = [queue.enqueue(together, str(tmp_path / "done"), "hang" if n == 50 else str(n)) for n in range(60)]
+    with working(queue.connection):
+        wait_until(
+            lambda: jobs[49].is_finished or statuses(*jobs[49:51]) == ["started"] * 2, what="the batch"
+        )
+        wait_until(lambda: jobs[50].get_status() == "started", what="the one")
+        send_stop_job_command(queue.connection, jobs[50].id)
+        wait_until(lambda: jobs[50].is_stopped, what="the stop")
+        wait_until(lambda: all(job.is_finished for job in jobs if job is not jobs[50]), what="the others")
 
 
 def test_the_stock_command_line_takes_it(queue: Queue, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_page_that_kills_a_simple_worker_twice_is_left_alone(
     """Nobody sees it die: its lease runs out."""
     [result] = service.save([service.check(user_id=1, url=f"{origin.url}/slow/30000/1")])
     for times in (1, 2):
-        with start_worker(hasty) as worker:
+        with start_worker(hasty, "--kind", "simple") as worker:
             wait_until(lambda times=times: origin.hits("/slow/30000/1") == times, what="the page's turn")
             kill(psutil.Process(worker.pid))
     with start_worker(hasty):
@@ -91,7 +91,7 @@ def test_a_deploy_before_the_page_is_taken_in_hand_is_not_its_fault(
         wait_until(lambda: told_to_stop(service), what="the worker to have said so")
 
 
-@pytest.mark.parametrize("kind", ["fork", "spawn"])
+@pytest.mark.parametrize("kind", ["fork", "spawn", "batch"])
 def test_a_job_that_is_stopped_is_cancelled(
     kind: str, service: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:

@@ -152,22 +152,22 @@ class BatchWorker(Worker):
     def handle_payload(self, message: Any) -> None:
         """As RQ's, which knows of one job in hand only. From the thread that listens to commands."""
         payload = parse_payload(message)
+        job_id = str(payload.get("job_id"))
         match payload.get("command"):
             case "stop-job":
-                worker = self.connection.hget(Job.key_for(payload["job_id"]), "worker_name")
-                ours = worker == self.name.encode()
+                ours = self.connection.hget(Job.key_for(job_id), "worker_name") == self.name.encode()
             case "stop-execution":
-                composite = f"{payload['job_id']}:{payload['execution_id']}"
+                composite = f"{job_id}:{payload.get('execution_id')}"
                 ours = bool(self.connection.sismember(self.executions_key, composite))
             case _:
                 super().handle_payload(message)
                 return
         if ours:
             # Redis knows first: it may be that the claim's answer has not been read yet.
-            self._to_stop.add(payload["job_id"])
+            self._to_stop.add(job_id)
             self.child.wake()
         else:
-            self.log.warning("Not working on job %s, command ignored.", payload["job_id"])
+            self.log.warning("Not working on job %s, command ignored.", job_id)
 
     def teardown(self) -> None:
         self._lease.end()
@@ -299,19 +299,19 @@ class BatchWorker(Worker):
         self.child.forget()
         self._to_run_alone = [claim for claim in self._to_run_alone if claim not in begun]
         waiting = [c for c in self.in_hand if c not in begun and c not in self._to_run_alone]
-        blamed = len(begun) == 1
+        stopped = [claim for claim in begun if claim.job_id == self._stopped_job_id]
+        blamed = stopped or (begun if len(begun) == 1 else [])
         if not begun and not self._to_run_alone:
             # It died of preparing a batch: whose fault it is shows when each job has a child of its own.
             begun, waiting = waiting[:1], waiting[1:]
         self.in_hand.give_back(waiting)
-        self.child_died(death.pid, death.status)
-        if blamed:
-            self._blame(begun[0], death)
-        else:
-            self._to_run_alone.extend(begun)
+        self.child_died(death.pid, death.status, bool(stopped))
+        for claim in blamed:
+            self._blame(claim, death)
+        self._to_run_alone.extend(claim for claim in begun if claim not in blamed)
 
-    def child_died(self, pid: int, status: int) -> None:
-        """The child ended by itself; a subclass may want to know."""
+    def child_died(self, pid: int, status: int, was_stopped: bool) -> None:
+        """The child ended by itself, or was killed to stop a job; a subclass may want to know."""
         self.log.warning("Worker %s: its child %d is gone (wait status %d)", self.name, pid, status)
 
     def _blame(self, claim: Claim, death: Death) -> None:

@@ -83,6 +83,13 @@ class Recovery:
         except FuzeError as error:
             logger.warning("recovery: %s", error)
 
+    def give_back(self, pid: int) -> None:
+        """A process of this host was killed on purpose: what it held is free, and killed nobody. Errors are logged."""
+        try:
+            self._store.give_back(process_name(pid))
+        except FuzeError as error:
+            logger.warning("recovery: %s", error)
+
     def excuse(self, pid: int) -> bool:
         """A process of this host that works on bookmarks is told to stop: should it be killed, that is no death of
         theirs. False if it holds none yet, or if that cannot be stored now, which is logged.

@@ -222,9 +222,12 @@ class PipelineBatchWorker(_PipelineWorker, BatchWorker):
         """What came of it is in the database, and that is what counts."""
         self.recovery.send_again(claim.job_id)
 
-    def child_died(self, pid: int, status: int) -> None:
-        super().child_died(pid, status)
-        self._note_death(pid, status)
+    def child_died(self, pid: int, status: int, was_stopped: bool) -> None:
+        super().child_died(pid, status, was_stopped)
+        if was_stopped:
+            self.recovery.give_back(pid)  # of its neighbours nobody wants to be rid
+        else:
+            self._note_death(pid, status)
 
     def _in_work(self) -> list[str]:
         return [claim.job_id for claim in self.begun()]
