@@ -14,6 +14,7 @@ from backlog_runs import backlog_run
 from fuze_bench.errors import LabError
 from fuze_bench.lab.planning import decision_text
 from fuze_bench.lab.planning.decision import SHARE_OF_BEST, can_decide, decide
+from fuze_bench.lab.planning.plan_evidence import MEASURED_ONLY
 from fuze_bench.lab.planning.plan_text import duration
 from fuze_bench.lab.runs.results import Run
 
@@ -49,6 +50,22 @@ def test_the_pick_is_what_brute_force_finds_in_the_recorded_table(run: Run, rate
             best, best_cost = row["label"], cost
     assert found["pick"] == best
     assert len(found["options"]) == 6
+
+
+def test_workers_that_take_several_jobs_at_once_are_measured_and_not_modelled(tmp_path: Path):
+    run = backlog_run(
+        tmp_path / "run",
+        factors={"kind": ["simple", "batch"], "workers": [1, 2]},
+        mean_service_s={"simple": 0.5, "batch": 0.1},
+    )
+    decision = decide(run, rate_per_s=1, wait_p95_s=10)
+    assert decision.pick is not None
+    assert decision.pick.kind == "simple"
+    of_batch = [option for option in decision.options if option.kind == "batch"]
+    assert [option.problems for option in of_batch] == [(MEASURED_ONLY,)] * 2
+    assert all(option.throughput_per_s and option.drain_s and option.memory_mib for option in of_batch)
+    assert [decision_text.cells(option, decision)[1] for option in of_batch] == ["not modelled"] * 2
+    assert [line for line in decision_text.why_not_others(decision) if MEASURED_ONLY in line]
 
 
 def test_waits_are_those_of_a_queue_simulated_by_itself(run: Run):

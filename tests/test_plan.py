@@ -48,6 +48,11 @@ def test_it_gives_the_textbooks_number(one_queue: Tables, rate: float, target_s:
     assert wait.p95_s.low < wait.p95_s.value < wait.p95_s.upper <= target_s
 
 
+def test_workers_that_take_several_jobs_at_once_are_refused() -> None:
+    with pytest.raises(LabError, match=r"kind=batch: .* measured only; plan from a run of another kind"):
+        plan(*simulated_run([2], {"default": 1.0}, kind="batch", jobs=60), Wanted(1.0))
+
+
 def test_the_prediction_is_then_measured(priorities: Tables) -> None:
     """Waits predicted for twice the load and workers, against Ciw with that many."""
     found = plan(*priorities, Wanted(4.8, {"high": 1.0, "low": 60.0}))

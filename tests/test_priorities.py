@@ -254,6 +254,12 @@ def test_the_answer_says_that_priorities_work_and_who_starves(run: Run):
     assert not [doubt for doubt in answer.doubts if "calibrated" in doubt]
 
 
+def test_what_a_batch_worker_holds_is_a_doubt() -> None:
+    of_batch, of_simple = (simulated({"strict": [0.8]}, kind=kind, blocks=1) for kind in ("batch", "simple"))
+    doubts = [priority_answer.do_priorities_work(run, CAPACITY_PER_S).doubts for run in (of_batch, of_simple)]
+    assert [any("batch worker holds" in each for each in found) for found in doubts] == [True, False]
+
+
 def test_the_answer_of_one_block_is_exploratory_and_doubts_the_calibration():
     once = simulated({"strict": [0.5], "random": [0.5]}, blocks=1)
     answer = priority_answer.do_priorities_work(once, CAPACITY_PER_S)

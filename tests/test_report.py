@@ -54,7 +54,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "broken failed: see" in done.stderr
     assert "worker_counts" not in done.stderr
-    assert re.search(r"trial 5/5 · .* jobs/s · done in", done.stdout), done.stdout
+    assert re.search(r"trial 7/7 · .* jobs/s · done in", done.stdout), done.stdout
     return folder / "reports"
 
 

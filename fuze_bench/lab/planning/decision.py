@@ -15,7 +15,7 @@ from fuze_bench.lab.judgement.block_resampling import Estimate
 from fuze_bench.lab.judgement.checks import doubts
 from fuze_bench.lab.judgement.stats import Spread, spread
 from fuze_bench.lab.planning import plan_text
-from fuze_bench.lab.planning.plan_evidence import gather
+from fuze_bench.lab.planning.plan_evidence import MEASURED_ONLY, TAKES_SEVERAL, gather
 from fuze_bench.lab.planning.plan_model import JOBS_TO_PLAN, Case, Model, Source
 from fuze_bench.lab.queueing.queue_growth import Growth
 from fuze_bench.lab.runs.results import Run
@@ -279,7 +279,7 @@ class _Deciding:
         if model is not None:
             p95_s, growth, late = self._waits(model, workers, blocks, Case(self._asked.rate_per_s))
         elif blocks:
-            late = ["no job of its trials was finished"]
+            late = [MEASURED_ONLY if choice[0] == TAKES_SEVERAL else "no job of its trials was finished"]
         return Option(
             label, workers, *choice, blocks, model.source(workers) if model else "extrapolated", p95_s, growth,
             throughput_per_s, drain_s, lost, duplicated, memory_mib, cpu_s_per_1000, (*problems, *late),
@@ -293,7 +293,9 @@ class _Deciding:
             cores = self._run.machine.get("usable_cores")
             known = cores if isinstance(cores, int) else None
             self._models[choice] = (
-                Model(gather(self._run.events, of_kind, cores=known)) if done.any() else None
+                Model(gather(self._run.events, of_kind, cores=known))
+                if done.any() and kind != TAKES_SEVERAL
+                else None
             )
         return self._models[choice]
 

@@ -11,6 +11,7 @@ from fuze_bench.lab.judgement import stats
 from fuze_bench.lab.judgement.block_resampling import Estimate
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.planning.decision import RULE, SHARE_OF_BEST, Decision, Option
+from fuze_bench.lab.planning.plan_evidence import MEASURED_ONLY
 from fuze_bench.lab.planning.plan_text import duration, size
 
 
@@ -126,7 +127,7 @@ def cells(option: Option, decision: Decision) -> list[str]:
     """One option's row, as people read it."""
     return [
         option.label,
-        "pick" if option is decision.pick else "yes" if option.meets else "no",
+        _meets(option, decision),
         _wait(option),
         "–" if option.drain_s is None else duration(option.drain_s.median),
         "–" if option.lost is None else str(option.lost),
@@ -134,6 +135,12 @@ def cells(option: Option, decision: Decision) -> list[str]:
         "–" if option.memory_mib is None else size(option.memory_mib * 2**20),
         cell(option.cpu_s_per_1000),
     ]
+
+
+def _meets(option: Option, decision: Decision) -> str:
+    if option is decision.pick:
+        return "pick"
+    return "yes" if option.meets else "not modelled" if option.problems == (MEASURED_ONLY,) else "no"
 
 
 def mapping(decision: Decision) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from fuze_bench.lab.queueing.worker_overhead import WorkerOverhead, worker_overh
 _PRIORITY = ("high", "default", "low")
 #: What must not differ between trials from which one plan is made.
 FAMILY = "kind strategy mode queues pages origin_latency_ms origin_failure_rate redis_rtt_ms".split()
+#: Which the model of a queue does not know: it gives a server one job at a time, and each job a time of its own.
+TAKES_SEVERAL = "batch"
+MEASURED_ONLY = "workers of this kind take several jobs at once, which the model of a queue does not know: they are measured only"
 #: A trial at another rate than this share around the wanted one has not measured it.
 SAME_RATE = 0.02
 _EVENT_COLUMNS = ("trial", "queue", "queued_ns", "started_ns", "done_ns")
@@ -99,12 +102,15 @@ def gather(
 ) -> Evidence:
     """Read the tables of a run folder; `only`: factors and the value that the trials must have, as text.
 
-    Raises LabError where trials differ in more than workers, arrivals and rate, or nothing usable was recorded.
+    Raises LabError where trials differ in more than workers, arrivals and rate, nothing usable was recorded, or workers
+    take several jobs at once.
     """
     for name, table, needed in (("events", events, _EVENT_COLUMNS), ("trials", trials, _TRIAL_COLUMNS)):
         if missing := [column for column in needed if column not in table.columns]:
             raise LabError(f"the run's {name} have no column {missing[0]!r}: measure again")
     chosen = _family(trials[trials["status"] == "ok"], only or {})
+    if "kind" in chosen and chosen["kind"].eq(TAKES_SEVERAL).any():
+        raise LabError(f"kind={TAKES_SEVERAL}: {MEASURED_ONLY}; plan from a run of another kind")
     done = events[events["trial"].isin(chosen["trial"])].dropna(subset=list(_EVENT_COLUMNS))
     unfinished = events[events["done_ns"].isna()].groupby("trial")["started_ns"].min()
     if done.empty:

@@ -36,12 +36,14 @@ def with_and_without_redis(
     blocks: int,
     seed: int,
     sender: str = LEAN,
+    kind: str = "simple",
 ) -> Experiment:
     """The same saves with RQ's workers, with threads of the API from the start, and with Redis away in the middle."""
     return Experiment(
         name="threading_fallback",
         fixed={
             "workers": workers,
+            "kind": kind,
             "fallback_threads": threads,
             "arrivals": "constant",
             "rate_per_s": rate_per_s,

@@ -26,7 +26,7 @@ from fuze_bench.lab.judgement.trial_verdicts import GROWING_BACKLOG
 from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside, told_below
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.planning.plan import Plan
-from fuze_bench.lab.planning.plan_evidence import Evidence, gather
+from fuze_bench.lab.planning.plan_evidence import MEASURED_ONLY, TAKES_SEVERAL, Evidence, gather
 from fuze_bench.lab.planning.plan_text import duration, workers_text
 from fuze_bench.lab.queueing.replay import Floats, replay
 from fuze_bench.lab.runs.results import Run
@@ -81,6 +81,12 @@ def calibrate(run: Run, *, longest_mean_ms: float | None = None, how: str = "sle
     taken_ms = mean_ms if longest_mean_ms is None else min(mean_ms, longest_mean_ms)
     law = ServiceLaw(law="lognormal", mean_ms=round(taken_ms, 3), cv=round(cv, 3), how=how)
     return Calibration(law, mean_ms, len(services_ms))
+
+
+def check_kind(kind: str) -> None:
+    """Raises LabError for a kind of worker that no plan can be made for, before anything is measured."""
+    if kind == TAKES_SEVERAL:
+        raise LabError(f"kind={kind!r}: {MEASURED_ONLY}; give simple or fork")
 
 
 def rate_to_keep_busy(run: Run, workers: float) -> float:

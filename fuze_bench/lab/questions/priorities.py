@@ -50,12 +50,12 @@ _WAITS = [
 _DRAWS = 20
 
 
-def calibration(workers: int, mean_ms: float, jobs: int) -> Experiment:
-    """A backlog of sleeping jobs of constant length on RQ's simple workers: see `capacity_per_s`."""
+def calibration(workers: int, mean_ms: float, jobs: int, kind: str = "simple") -> Experiment:
+    """A backlog of sleeping jobs of constant length on workers of this kind: see `capacity_per_s`."""
     return Experiment(
         name="calibration",
         workload={"kind": "synthetic", "law": "constant", "mean_ms": mean_ms},  # type: ignore[arg-type]
-        fixed={"workers": workers},
+        fixed={"workers": workers, "kind": kind},
         jobs=jobs,
         blocks=1,
         baseline_copy=False,
@@ -81,8 +81,9 @@ def at_utilisations(
     duration_s: float,
     blocks: int,
     seed: int,
+    kind: str = "simple",
 ) -> Experiment:
-    """Jobs that sleep for exponential times, offered at random times to `workers` of RQ's simple workers.
+    """Jobs that sleep for exponential times, offered at random times to `workers` of this kind.
 
     `utilisations`: for each strategy, shares of the `capacity` (jobs a second) to offer. Raises LabError unless one of
     them is below 1, where waits settle.
@@ -99,7 +100,7 @@ def at_utilisations(
     return Experiment(
         name="queue_priorities",
         workload={"kind": "synthetic", "law": "exponential", "mean_ms": mean_ms},  # type: ignore[arg-type]
-        fixed={"workers": workers, "queues": queues, "arrivals": "poisson"},
+        fixed={"workers": workers, "kind": kind, "queues": queues, "arrivals": "poisson"},
         configurations=tuple(
             {"strategy": strategy, "rate_per_s": round(share * capacity, 3)}  # type: ignore[misc]
             for strategy, each in utilisations.items()

@@ -8,6 +8,7 @@ from fuze_bench.lab.judgement import checks
 from fuze_bench.lab.judgement.checks import Conclusion
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, Ratio, ratio_within_blocks
 from fuze_bench.lab.judgement.tables import cell
+from fuze_bench.lab.planning.plan_evidence import TAKES_SEVERAL
 from fuze_bench.lab.questions.priorities import by_trial, has_no_wait, mean_ms_of, plain, slope_of
 from fuze_bench.lab.runs.results import Run
 
@@ -26,7 +27,7 @@ def do_priorities_work(run: Run, capacity: float) -> Conclusion:
     sentences = _first_against_last(below, run.ended_early) + _against_theory(below) + _who_starves(above)
     exploratory = "" if table["block"].nunique() >= BLOCKS_TO_CONCLUDE else "Exploratory: "
     found = checks.doubts(run, expected=frozenset({"growing backlog"}) if len(above) else frozenset())
-    return Conclusion(exploratory + " ".join(sentences), (*_own_doubts(table), *found))
+    return Conclusion(exploratory + " ".join(sentences), (*_of_batches(run), *_own_doubts(table), *found))
 
 
 def _first_against_last(below: pd.DataFrame, ended_early: bool) -> list[str]:
@@ -105,6 +106,15 @@ def _who_starves(above: pd.DataFrame) -> list[str]:
             f"At {wanted:.0%} with {plain(strategy)}: {'; '.join(grows) or 'nothing grew'}{rest}."
         )
     return sentences
+
+
+def _of_batches(run: Run) -> list[str]:
+    if TAKES_SEVERAL not in {configuration.kind for configuration in run.experiment.configurations}:
+        return []
+    return [
+        "A batch worker holds the jobs that it has claimed, and a more urgent one that comes then waits until they are"
+        " done: theory and ideal queue do not know that."
+    ]
 
 
 def _own_doubts(table: pd.DataFrame) -> list[str]:
