@@ -94,7 +94,8 @@ def test_what_trials_are_too_small_for_is_said_once_below(run: Run, tmp_path: Pa
     assert "caption" not in tables.show(summaries.stages_table(run)).to_html()
     texts = dict.fromkeys(("name", "title", "plot", "plot_description"), "x")
     finding = Finding(**texts, failure=None, took_s=0.0, answer=None, runs=(run,), node=None)
-    assert index_page(Findings((finding,), None, ""), written_at="today").count(TOO_SMALL) == 1
+    page = index_page(Findings((finding,), None, ""), speed="", written_at="today")
+    assert page.count(TOO_SMALL) == 1
 
 
 def test_queues_of_one_configuration_share_its_doubts() -> None:
