@@ -210,3 +210,9 @@ def test_the_notebook_predicts_and_measures(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data" / "runs").iterdir())) == 2
     # Beside other tests it may be that every trial is late: then nothing is claimed.
     assert re.search("Exploratory: the plan|Unknown, as no trial counts", answer_in(executed))
+
+
+def test_no_plan_is_measured_for_workers_that_take_several_jobs_at_once() -> None:
+    with pytest.raises(LabError, match=r"kind='batch': .* give simple or fork"):
+        prediction.check_kind("batch")
+    prediction.check_kind("simple")
