@@ -10,6 +10,7 @@ import pytest
 from fuze_bench.lab.parts.corpus import load_corpus
 from fuze_bench.pipeline.bookmarks import ProcessingError, Reason
 from fuze_bench.pipeline.extract import Extracted, decode, extract
+from fuze_bench.pipeline.extract import _normalized as normalized
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -91,6 +92,17 @@ def test_scripts_and_attributes_beyond_measure_do_not_hide_the_text() -> None:
 
 def test_a_page_read_again_gives_the_same_text() -> None:
     assert len({extracted("repeated").text for _ in range(12)}) == 1
+
+
+@pytest.mark.parametrize("signs", [99, 100, 199])
+def test_long_runs_of_accents_are_left_as_they_are_wherever_they_stand(signs: int) -> None:
+    """What is left is not in its canonical order; what stands before and behind it is composed all the same."""
+    run = ("\u0301\u0323" * signs)[:signs]
+    for before in range(1, 120, 7):
+        text = normalized("e\u0301" + "x" * before + run + "y" + "e\u0301")
+        assert text.startswith("\u00e9")
+        assert text.endswith("\u00e9")
+        assert (run in text) is (signs >= 100), before
 
 
 def test_a_page_with_nothing_to_read_says_so() -> None:
