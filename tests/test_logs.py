@@ -141,11 +141,12 @@ def test_what_an_operator_does_is_logged_where_programs_read(
     assert [line["level"] for line in parsed(run("json", "status", "nonsense")[1])] == ["error"]
 
 
-def test_an_exception_is_one_line(settings: Settings, start_worker: StartWorker) -> None:
+@pytest.mark.parametrize("kind", ["simple", "batch"])
+def test_an_exception_is_one_line(kind: str, settings: Settings, start_worker: StartWorker) -> None:
     with connect(settings.redis_url or "") as connection:
         queue = Queue("default", connection=connection, serializer=JSONSerializer)
         queue.enqueue("fuze_bench.pipeline.urls.no_such_task", job_id="bookmark-7-1")
-        with start_worker(settings, "--burst", "--log-format", "json", wait=False) as worker:
+        with start_worker(settings, "--burst", "--kind", kind, "--log-format", "json", wait=False) as worker:
             assert worker.wait(60) == 0
             [line] = [each for each in parsed(worker.log_path.read_text()) if each["level"] == "error"]
     assert line["exception"].startswith("Traceback (most recent call last):\n")

@@ -119,7 +119,7 @@ def test_high_overtakes_default_and_low_comes_last(
     assert max(default) < min(low)
 
 
-@pytest.mark.parametrize("kind", ["simple", "fork"])
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 @pytest.mark.parametrize("strategy", ["round_robin", "random"])
 def test_queues_can_take_turns_or_be_taken_at_random(
     strategy: str,
@@ -226,7 +226,7 @@ def test_a_second_sigterm_stops_at_once(
 
 
 def test_an_idle_worker_stops_soon_and_leaves_nothing(settings: Settings, start_worker: StartWorker) -> None:
-    for kind in ("simple", "fork"):
+    for kind in ("simple", "fork", "batch"):
         with start_worker(settings, "--kind", kind) as worker:
             asked = time.monotonic()
             worker.signal(signal.SIGTERM)

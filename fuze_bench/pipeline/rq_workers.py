@@ -55,7 +55,8 @@ class _PipelineWorker(OutlivesRedis):
         elif isinstance(exc_info[1], redis.RedisError):
             logger.warning("job %s: Redis was away when it ended (%s)", job.id, why_away(exc_info[1]))
         elif not isinstance(exc_info[1], ProcessingError):
-            super().handle_exception(job, *exc_info)
+            with logs.during(job_fields(job.id, job.origin)):  # a batch worker is at many jobs
+                super().handle_exception(job, *exc_info)
 
     def handle_job_failure(self, job: Any, *arguments: Any, **named: Any) -> None:
         """As RQ's. Who stops a job by RQ's command, which kills its process, does not want it begun again."""
