@@ -74,8 +74,12 @@ def statuses(*jobs: Job) -> list[str]:
 
 @pytest.mark.parametrize(
     ("death", "reason"),
-    [(their_calls.die, "signal 9"), (their_calls.exit_at_once, "waitpid returned 1792")],
-    ids=["killed", "exits"],
+    [
+        (their_calls.die, "signal 9"),
+        (their_calls.exit_at_once, "waitpid returned 1792"),
+        (their_calls.segfault, "signal 11"),
+    ],
+    ids=["killed", "exits", "segfault"],
 )
 def test_a_job_that_kills_its_process_fails_alone(
     death: Callable[..., Any], reason: str, queue: Queue, tmp_path: Path
@@ -92,8 +96,9 @@ def test_a_job_that_kills_its_process_fails_alone(
     assert Worker.count(queue.connection) == 0
 
 
-def test_a_job_that_no_time_limit_ends_is_killed(queue: Queue, tmp_path: Path) -> None:
-    hung = queue.enqueue(their_calls.swallow_everything, 60, job_timeout=1)
+@pytest.mark.parametrize("hang", [their_calls.swallow_everything, their_calls.hang_in_c])
+def test_a_job_that_no_time_limit_ends_is_killed(hang: Callable[..., Any], queue: Queue) -> None:
+    hung = queue.enqueue(hang, 60, job_timeout=1)
     other = queue.enqueue(their_calls.add, 1)
     burst(QuickToKill, queue.connection)
     assert statuses(hung, other) == ["failed", "finished"]

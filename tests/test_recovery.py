@@ -174,13 +174,14 @@ def test_what_waits_in_a_queue_is_not_sent_again(
     assert queue(hasty).count == len(ids)
 
 
+@pytest.mark.parametrize("kind", ["fork", "batch"])
 def test_a_page_that_kills_its_worker_twice_is_left_alone(
-    saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
+    kind: str, saving: BookmarkService, hasty: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
     """The fork that has the page in hand is killed each time; the worker lives, and does the others."""
     [poison] = save(saving, f"{origin.url}/slow/30000/1")
     slow = replace(hasty, fetch_total_s=60, fetch_idle_s=60)
-    with start_worker(slow, "--kind", "fork") as worker:
+    with start_worker(slow, "--kind", kind) as worker:
         for times in (1, 2):
             wait_until(
                 lambda times=times: origin.hits("/slow/30000/1") == times, what="the page to be asked for"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import faulthandler
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -43,6 +46,19 @@ def die(number: int = signal.SIGKILL) -> None:
 
 def exit_at_once(code: int = 7) -> None:
     os._exit(code)
+
+
+def segfault() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()
+    ctypes.string_at(0)
+
+
+def hang_in_c(*_: object) -> None:
+    """A lock taken twice: no signal interrupts that."""
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    for _time in range(2):
+        libc.pthread_mutex_lock(mutex)
 
 
 def sleep(seconds: float) -> float:
