@@ -32,9 +32,12 @@ _TOLD_EVERY_S = 0.002
 _MOST_AHEAD = 16
 
 
+#: Goes on while the machine sleeps, as macOS's monotonic one does.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def seconds_since_boot() -> float:
-    """A clock that goes on while the machine sleeps, as macOS's monotonic one does."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_CLOCK)
 
 
 class Lease:
@@ -82,11 +85,15 @@ class Announcements:
         self._unanswered = 0
         self._told = 0
         self._told_s = 0.0
+        self._covered_until_s = 0.0
         self._ahead = 0
 
     def begin(self, first: int, end: int) -> None:
         """Returns when the jobs from `first` to before `end` may begin, or have been withdrawn meanwhile."""
+        if end <= self._told and time.clock_gettime(_CLOCK) < self._covered_until_s:
+            return  # as most short jobs do
         self._until(lambda: self._progress.covered_until > seconds_since_boot(), first)
+        self._covered_until_s = self._progress.covered_until
         if end <= self._told:
             return
         now_s = time.monotonic()
