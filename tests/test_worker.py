@@ -83,6 +83,12 @@ def test_the_same_text_behind_many_addresses_is_read_each_time(
     assert texts == texts[:1] * 12
 
 
+def test_the_usual_kind_is_batch(settings: Settings, start_worker: StartWorker) -> None:
+    with start_worker(settings) as worker, connect(settings.redis_url or "") as client:
+        wait_until(lambda: client.keys("rq:batch:*"), what="a lease, which no other kind has")
+        assert worker.is_alive()
+
+
 @pytest.mark.xdist_group("model")
 def test_forks_share_the_loaded_model(
     service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker

@@ -8,14 +8,14 @@ from typing import BinaryIO
 import click
 
 from fuze_bench.commands.saving import items_of
-from fuze_bench.pipeline.settings import Kind
+from fuze_bench.pipeline.settings import DEFAULT_KIND, Kind
 from fuze_bench.pipeline.worker_command import log_format_option, settings_and_logs
 
 
 @click.command()
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="How many workers.")
 @click.option(
-    "--kind", type=click.Choice([str(k) for k in Kind]), default=str(Kind.SIMPLE), show_default=True
+    "--kind", type=click.Choice([str(k) for k in Kind]), default=str(DEFAULT_KIND), show_default=True
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Of the API; 0: any."

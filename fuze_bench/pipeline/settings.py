@@ -34,6 +34,10 @@ class Kind(enum.StrEnum):
     """Many at a time in one long-lived fork: fastest, isolated from the worker; the loaded model is shared."""
 
 
+#: It does several times the work of `fork`, and isolates the worker from its jobs as that does.
+DEFAULT_KIND = Kind.BATCH
+
+
 class Strategy(enum.StrEnum):
     """Which queue a worker that listens to several takes the next job from."""
 

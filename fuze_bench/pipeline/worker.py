@@ -27,7 +27,7 @@ from fuze_bench.pipeline.embed import Embedder, sharing_cores
 from fuze_bench.pipeline.recovery import Recovery
 from fuze_bench.pipeline.redis_server import cannot_be_used, check_usable, connect
 from fuze_bench.pipeline.rq_workers import CLASSES, IDLE_STEP_S
-from fuze_bench.pipeline.settings import NO_MODEL, QUEUES, Kind, Settings, Strategy
+from fuze_bench.pipeline.settings import DEFAULT_KIND, NO_MODEL, QUEUES, Kind, Settings, Strategy
 from fuze_bench.pipeline.store import Store
 from fuze_bench.pipeline.supervisor import Supervisor
 from fuze_bench.pipeline.task_queue import TaskQueue
@@ -46,7 +46,7 @@ def run_workers(
     *,
     queues: Sequence[str] = QUEUES,
     count: int = 1,
-    kind: Kind = Kind.SIMPLE,
+    kind: Kind = DEFAULT_KIND,
     strategy: Strategy = Strategy.STRICT,
     burst: bool = False,
     name: str | None = None,

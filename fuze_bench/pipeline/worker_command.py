@@ -13,7 +13,7 @@ import click
 
 from fuze_bench import logs
 from fuze_bench.errors import FuzeError, InputError, SettingsError
-from fuze_bench.pipeline.settings import QUEUES, Kind, Settings, Strategy
+from fuze_bench.pipeline.settings import DEFAULT_KIND, QUEUES, Kind, Settings, Strategy
 
 EXIT_WENT_WRONG = 1
 EXIT_WRONG_USE = 2
@@ -57,9 +57,9 @@ def settings_and_logs(log_format: str | None = None, *, text_level: str = "INFO"
 @click.option(
     "--kind",
     type=click.Choice([str(kind) for kind in Kind]),
-    default=str(Kind.SIMPLE),
+    default=str(DEFAULT_KIND),
     show_default=True,
-    help="Jobs in the worker's own process, each in a fork, or each in a new interpreter.",
+    help="Jobs in the worker's own process, each in a fork, each in a new interpreter, or many at a time in one fork.",
 )
 @click.option(
     "--strategy",
