@@ -95,7 +95,7 @@ def against(run: Run, x: str, panels: Sequence[Panel]) -> Plot:
             _draw(axes, chosen, x, panel.figure, {k: v + offset for k, v in places.items()}, number, name)
         axes.set_xticks(list(places.values()), [f"{value:g}" for value in places])
         dress(axes, _x_label(x), panel.y_label, panel.title)
-    legend_below(figure)
+    legend_below(figure, title="A line joins the medians, a sign is a trial.")
     return Plot(
         figure,
         f"{'; '.join(p.title for p in panels)}, against {_x_label(x)}. {_in_words(run, panels[0].figure)}",
@@ -137,7 +137,7 @@ def _draw(
         marker="_",
         markersize=16,
         linewidth=2,
-        label=f"{name} (line: median, {shape}: a trial)",
+        label=f"{name} ({shape})",
     )
 
 
@@ -153,7 +153,7 @@ def dress(axes: Axes, x_label: str, y_label: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def legend_below(figure: Figure, columns: int = 1) -> None:
+def legend_below(figure: Figure, columns: int = 1, title: str | None = None) -> None:
     """Below the axes, where it hides nothing: one entry a name, in however many axes it is drawn."""
     found: dict[str, Artist] = {}
     for axes in figure.axes:
@@ -163,6 +163,8 @@ def legend_below(figure: Figure, columns: int = 1) -> None:
     figure.legend(
         handles=handles,
         labels=labels,
+        title=title,
+        title_fontsize=11,
         loc="outside lower center",
         fontsize=11,
         frameon=False,
