@@ -180,7 +180,7 @@ def test_a_client_that_goes_away_leaves_whole_groups(api: Client, settings: Sett
     assert len(jobs["low"]) == counts["pending"]
 
 
-@pytest.mark.parametrize(("database", "count"), [("sqlite", 5_000), ("postgresql", 1_000)])
+@pytest.mark.parametrize(("database", "count"), [("sqlite", 5_000), ("postgresql", 3_000)])
 def test_single_saves_do_not_wait_for_an_import(
     database: str,
     count: int,

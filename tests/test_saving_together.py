@@ -35,6 +35,11 @@ def test_a_group_with_new_old_failed_and_repeated_pages(store: Store) -> None:
         )
 
 
+def test_nothing_to_save(store: Store) -> None:
+    """As of an import whose pages are all refused."""
+    assert store.save([]) == []
+
+
 def test_a_value_that_no_database_holds_is_refused_as_such(store: Store) -> None:
     with pytest.raises(RefusedValueError):
         store.save([new(), new(user_id=2**70)])

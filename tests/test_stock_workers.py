@@ -198,6 +198,20 @@ def test_rqs_own_pool_runs_the_bookmarks(
     assert [service.store.get(i).status for i in ids] == [Status.PROCESSED] * 2  # type: ignore[union-attr]
 
 
+def test_one_that_does_not_stop_is_told_twice(
+    start: Start, private_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ's workers note a signal that comes between two jobs, and may wait for the next job all the same. (What comes
+    within a second they take for the same signal.)
+    """
+    monkeypatch.setattr("fuze_bench.lab.parts.stock_workers._TELL_AGAIN_S", 1.5)
+    with start("fork") as workers, connect(private_redis.url) as client:
+        workers.wait_ready()
+        Queue(connection=client, serializer=JSONSerializer).enqueue("time.sleep", 600)
+        wait_until(lambda: client.hget(client.smembers("rq:workers").pop(), "state") == b"busy")
+    assert workers.exit_codes() == [0]
+
+
 def test_the_password_is_in_no_command_line(start: Start, private_redis: PrivateRedis) -> None:
     with connect(private_redis.url) as client:
         client.config_set("requirepass", "very-secret")

@@ -54,6 +54,8 @@ class Store(Claims):
         A page that had failed is taken up again as a new generation; while one is pending, at work or processed,
         saving it again changes nothing but the title and description that were still missing.
         """
+        if not new:
+            return []
         now_s, now_ns = self._clock.wall_s(), self._clock.monotonic_ns()
         token = uuid.uuid4().hex[:24]
         rows = [new_row(item, f"{token}{n:08x}", now_s, now_ns) for n, item in enumerate(new)]

@@ -49,6 +49,9 @@ KINDS = (*_CLASSES, POOL)
 
 _READY_S = 60.0
 _STOP_S = 30.0
+#: A worker of RQ's that is told between two jobs may note it and wait for the next job all the same, for minutes; told
+#: twice, it ends at once, in the middle of a job too.
+_TELL_AGAIN_S = 10.0
 _LET_START_S = 5.0
 _POLL_S = 0.02
 
@@ -157,14 +160,24 @@ class StockWorkers:
     def __exit__(self, *exc_info: object) -> None:
         self._let_start()
         # All are told before anyone is waited for.
-        for child in self.children:
-            child.signal(signal.SIGTERM)
-        deadline_s = time.monotonic() + _STOP_S
+        began_s = time.monotonic()
+        self._tell_to_stop()
+        while time.monotonic() < began_s + _TELL_AGAIN_S and self._any_runs():
+            time.sleep(_POLL_S)
+        self._tell_to_stop()
         try:
             for child in self.children:
-                child.wait(max(0.0, deadline_s - time.monotonic()))
+                child.wait(max(0.0, began_s + _STOP_S - time.monotonic()))
         finally:
             self._started.close()
+
+    def _tell_to_stop(self) -> None:
+        for child in self.children:
+            if child.is_alive():
+                child.signal(signal.SIGTERM)
+
+    def _any_runs(self) -> bool:
+        return any(child.is_alive() for child in self.children)
 
     def _let_start(self) -> None:
         """RQ's pool waits for ever for a worker that is told to stop after it registered and before it listens to that."""
