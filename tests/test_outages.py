@@ -200,7 +200,7 @@ def test_retries_happen_after_a_restart(
 ) -> None:
     """By the scheduler, which is still there: nobody looks for what is lost this soon."""
     patient = replace(hasty, retry_intervals_s=(2.0,), recover_after_s=600.0)
-    with BookmarkService(patient) as service, start_worker(patient) as worker:
+    with BookmarkService(patient) as service, start_worker(patient, "--kind", "simple") as worker:
         bookmark_id = save(service, f"{origin.url}/flaky/1/1")
         wait_until(lambda: service.store.get(bookmark_id).retry_at, what="the retry to be planned")  # type: ignore[union-attr]
         with connect(patient.redis_url or "") as client:

@@ -71,6 +71,19 @@ def test_500_of_a_slow_host_do_not_hold_up_50_others(
     assert {row["attempts"] for row in slow} == {1}
 
 
+def test_a_batch_worker_has_many_slow_pages_in_hand_at_once(
+    settings: Settings, origin: Origin, start_worker: StartWorker
+) -> None:
+    """Also if the first of them say that each takes long: it is the web site's time, not the worker's."""
+    with BookmarkService(settings) as service:
+        urls = [f"{origin.url}/slow/300/{n}" for n in range(60)]
+        service.save([service.check(user_id=1, url=url) for url in urls])
+        with start_worker(settings, "--kind", "batch", "--burst", wait=False) as worker:
+            assert worker.wait(60) == 0
+        rows = service.store.rows("started_ns", "done_ns")
+    assert most_at_once([(row["started_ns"], row["done_ns"]) for row in rows]) >= 8
+
+
 def test_two_at_once(polite: Settings) -> None:
     hosts = Hosts(polite)
     first = hosts.enter(_SLOW.format(1), 1)

@@ -23,7 +23,7 @@ class Pace:
     def note(self, finished: Sequence[Finished]) -> None:
         """Learn from jobs that have ended; half of what is known is forgotten each time."""
         if finished:
-            latest_s = sum(job.ended_s - job.started_s for job in finished) / len(finished)
+            latest_s = sum(job.worked_s for job in finished) / len(finished)
             before_s = latest_s if self.seconds_per_job is None else self.seconds_per_job
             self.seconds_per_job = (latest_s + before_s) / 2
 

@@ -266,12 +266,16 @@ class Claim(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A job that went well. `returned` is its value as RQ stores it in results, empty for None; Unix times."""
+    """A job that went well. `returned` is its value as RQ stores it in results, empty for None; Unix times.
+
+    `worked_s`: how long it kept the child from other jobs.
+    """
 
     claim: Claim
     returned: bytes
     started_s: float
     ended_s: float
+    worked_s: float
 
 
 class BatchScripts:
@@ -341,7 +345,7 @@ class BatchScripts:
     def finish(self, client: Any, jobs: Sequence[Finished], now_s: float) -> Any:
         """End these jobs."""
         args: list[Any] = [int(now_s), repr(sum(job.ended_s - job.started_s for job in jobs))]
-        for claim, returned, started_s, ended_s in jobs:
+        for claim, returned, started_s, ended_s, _ in jobs:
             args += (
                 claim.queue,
                 claim.job_id,
