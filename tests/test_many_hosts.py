@@ -67,7 +67,10 @@ def test_two_hosts_share_the_work_and_one_that_is_cut_off_loses_nothing(
     settings, site = shared
 
     def worker(number: int) -> Child:
-        argv = [*network.add_host(number), sys.executable, "-m", "fuze_bench.pipeline.worker"]
+        # One job at a time, so that each host has its share of two.
+        argv = [
+            *network.add_host(number), sys.executable, "-m", "fuze_bench.pipeline.worker", "--kind", "simple"
+        ]  # fmt: skip
         own = replace(settings, data_dir=tmp_path / f"host-{number}")
         log = tmp_path / f"worker-{number}.log"
         return Child(f"worker-{number}", argv, log, environment=own.environment(os.environ))

@@ -61,10 +61,11 @@ def test_500_of_a_slow_host_do_not_hold_up_50_others(
             wait_until(lambda: done("localhost") == 50, timeout_s=90, what="the others to be done")
             early = done("127.0.0.1")
             wait_until(lambda: done("127.0.0.1") >= early + 6, what="the slow ones to go on")
-        rows = service.store.rows("url", "started_ns", "done_ns", "attempts")
+        rows = service.store.rows("url", "started_ns", "done_ns", "attempts", "durations_ms")
     slow = [row for row in rows if "127.0.0.1" in row["url"] and row["done_ns"]]
     assert early < 100
-    spans = [(row["started_ns"], row["done_ns"]) for row in slow]
+    # Of the fetches: what follows is no business of the host's.
+    spans = [(row["started_ns"], row["started_ns"] + int(row["durations_ms"]["fetch"] * 1e6)) for row in slow]
     assert most_at_once(spans) <= 2
     took_s = (max(start for start, _ in spans) - min(start for start, _ in spans)) / 1e9
     assert len(spans) <= took_s / 0.5 + 3
