@@ -25,11 +25,12 @@ $(READY): pyproject.toml constraints.txt
 report: $(READY) ## run the notebooks and write reports/index.html (FULL=1, RATE=2, WAIT_P95=30s)
 	$(BIN)/fuze-bench report $${FULL:+--full} $${RATE:+--rate "$$RATE"} $${WAIT_P95:+--wait-p95 "$$WAIT_P95"}
 
-# What measures time can be disturbed by whatever else the machine does: what fails there must pass alone.
+# What measures time can be disturbed by its neighbour: if anything fails, all of it must pass one after another. (Not
+# `--last-failed`: that passes over tests that pytest-xdist has given a group.)
 test: $(READY) lint ## lint, then run every test
 	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not measures"
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m measures \
-		|| $(BIN)/python -m pytest -n 1 --dist loadgroup -m measures --last-failed --last-failed-no-failures none
+		|| $(BIN)/python -m pytest -m measures
 
 lint: $(READY) ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .

@@ -292,7 +292,8 @@ def test_a_limit_on_the_drain_is_an_answer_and_no_failure(tmp_path: Path, host: 
     )
     assert (row.status, row.drained, row.lost) == ("ok", False, None)
     assert {event.status for event in events} <= {"pending", "processing"}
-    assert answer_on_lost(row, events) is Answer.UNKNOWN
+    # They are still in the database.
+    assert answer_on_lost(row, events) is Answer.NO
 
 
 def test_without_a_limit_what_hangs_fails_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
