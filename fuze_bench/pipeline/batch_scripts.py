@@ -181,21 +181,31 @@ return unfinished
 """
 )
 
+_PUT_BACK = """
+local function let_go(name, id, execution)
+  redis.call('ZREM', prefix .. ':wip:' .. name, id .. ':' .. execution)
+  redis.call('DEL', execution_key(id, execution), prefix .. ':executions:' .. id)
+end
+local function queue_again(name, id)
+  redis.call('HSET', job_key(id), 'status', 'queued')
+  redis.call('HDEL', job_key(id), 'started_at', 'worker_name', 'last_heartbeat')
+  redis.call('LPUSH', queue_key(name), id)
+end
+"""
+
 #: Puts claimed jobs that were not begun back at the front of their queues, in their old order. Returns how many.
 _GIVE_BACK = (
     _NAMES
+    + _PUT_BACK
     + """
 local number = 0
 for at = #ARGV - 2, 3, -3 do
   local name, id, execution = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local composite = id .. ':' .. execution
   if redis.call('SREM', worker_executions, composite) == 1 then
-    redis.call('ZREM', prefix .. ':wip:' .. name, composite)
-    redis.call('DEL', execution_key(id, execution), prefix .. ':executions:' .. id)
+    let_go(name, id, execution)
     if redis.call('EXISTS', job_key(id)) == 1 then
-      redis.call('HSET', job_key(id), 'status', 'queued')
-      redis.call('HDEL', job_key(id), 'started_at', 'worker_name', 'last_heartbeat')
-      redis.call('LPUSH', queue_key(name), id)
+      queue_again(name, id)
       number = number + 1
     end
   end
@@ -207,6 +217,7 @@ return number
 #: Puts back what dead batch workers had claimed and not begun (see `batch_lease`), in its old order. Returns how many.
 _TAKE_BACK = (
     _NAMES
+    + _PUT_BACK
     + """
 local function begun_before(incarnation)
   local lease = prefix .. ':batch:' .. incarnation
@@ -228,14 +239,11 @@ for at = 3, #ARGV do
   table.sort(lost, function(one, other) return one[1] > other[1] end)
   for _, each in ipairs(lost) do
     local execution, id, composite = unpack(each)
-    redis.call('ZREM', in_progress, composite)
-    redis.call('DEL', execution_key(id, execution), prefix .. ':executions:' .. id)
+    let_go(name, id, execution)
     local owner, status = unpack(redis.call('HMGET', job_key(id), 'worker_name', 'status'))
     if owner then redis.call('SREM', prefix .. ':worker:' .. owner .. ':executions', composite) end
     if status == 'started' then
-      redis.call('HSET', job_key(id), 'status', 'queued')
-      redis.call('HDEL', job_key(id), 'started_at', 'worker_name', 'last_heartbeat')
-      redis.call('LPUSH', queue_key(name), id)
+      queue_again(name, id)
       number = number + 1
     end
   end
