@@ -258,9 +258,28 @@ def test_ctrl_c_stops_locust_as_well(tmp_path: Path) -> None:
 
     before = children()
     trial = locust_trial(tmp_path / "trial")
+    try:
+        measured(trial, interrupt)
+    except KeyboardInterrupt:
+        pass
+    else:
+        pytest.fail(f"it was not interrupted: {trial.row().problem}, {trial.row().log_end}")
+    assert children() <= before, "Locust outlived the trial"
+
+
+def test_ctrl_c_is_not_lost_where_the_sender_has_just_ended_badly(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if progress(tmp_path / "trial" / "load") >= 5:
+            assert isinstance(trial._load, BookmarkLoad)
+            assert trial._load._sending is not None
+            trial._load._sending._child.kill_group()
+            raise KeyboardInterrupt
+
+    experiment = Experiment(fixed=asked("poisson", 20.0, sender=LEAN), duration_s=20, warm_up=0)
+    (tmp_path / "trial").mkdir()
+    trial = Trial(experiment.plan()[0], experiment, SETTINGS, tmp_path / "trial", None)
     with pytest.raises(KeyboardInterrupt):
         measured(trial, interrupt)
-    assert children() <= before, "Locust outlived the trial"
 
 
 def test_a_locust_that_cannot_start_is_told_in_one_line(

@@ -237,8 +237,18 @@ class Trial:
         try:
             yield
         except (FuzeError, OSError) as error:  # a full disk, or no more files to open
+            if (stop := _stop_before(error)) is not None:
+                raise stop from None
             # The first problem is the cause, later ones follow from it.
             self._problem = self._problem or one_line(error)
+
+
+def _stop_before(error: BaseException) -> BaseException | None:
+    """The Ctrl-C that was on its way out when the error came in between; None if there was none."""
+    while (error := error.__context__) is not None:  # type: ignore[assignment]
+        if not isinstance(error, Exception):
+            return error
+    return None
 
 
 def _load(
