@@ -289,6 +289,9 @@ class _Together:
     def begin(self, calls: Any) -> Any:
         return calls
 
+    def is_ready(self, begun: Any) -> bool:
+        return True
+
     def finish(self, begun: Any) -> list[Any]:
         return [together(*args, batch=len(begun)) for args, _ in begun]
 
@@ -299,6 +302,8 @@ def together(path: str, what: str, batch: int = 1) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "break" and batch > 1:
         raise RuntimeError("only together")
+    if what == "fail":
+        raise RuntimeError("only this one")
     if what == "hang":
         their_calls.swallow_everything(60)
     their_calls.write_line(path, f"{what}:{batch}")
@@ -313,7 +318,40 @@ def test_a_batch_form_gets_many_calls(queue: Queue, tmp_path: Path) -> None:
     assert max(batches) == 8
 
 
-@pytest.mark.parametrize("trouble", ["die", "break", "hang"])
+class _AfterOthers:
+    """A batch form whose input is there when sixteen calls after it have been begun, or all."""
+
+    size = 1
+    begun = 0
+
+    def begin(self, calls: Any) -> int:
+        self.begun += len(calls)
+        return self.begun
+
+    def is_ready(self, begun: int) -> bool:
+        return self.begun >= min(begun + 16, 60)
+
+    def finish(self, begun: int) -> list[int]:
+        assert self.is_ready(begun)
+        return [begun]
+
+
+@with_batch_form(_AfterOthers())
+def after_others() -> int:
+    raise RuntimeError("alone")
+
+
+def test_while_a_batch_waits_for_its_input_others_are_begun(queue: Queue) -> None:
+    class OneByOne(BatchWorker):
+        batch_size = 1
+        claims_in_hand_waiting = 17
+
+    jobs = [queue.enqueue(after_others, job_timeout=10) for _ in range(60)]
+    burst(OneByOne, queue.connection)
+    assert [job.return_value() for job in jobs] == [*range(1, 61)]
+
+
+@pytest.mark.parametrize("trouble", ["die", "break", "fail", "hang"])
 def test_a_batch_that_fails_is_tried_one_by_one(trouble: str, queue: Queue, tmp_path: Path) -> None:
     done = tmp_path / "done"
     options = {"job_timeout": 1} if trouble == "hang" else {}
@@ -322,7 +360,7 @@ def test_a_batch_that_fails_is_tried_one_by_one(trouble: str, queue: Queue, tmp_
     failed = [n for n, job in enumerate(jobs) if not job.is_finished]
     assert failed == ([] if trouble == "break" else [50])
     if trouble != "break":
-        assert "signal 9" in jobs[50].latest_result().exc_string
+        assert ("only" if trouble == "fail" else "signal 9") in jobs[50].latest_result().exc_string
 
 
 def test_one_of_a_batch_is_stopped_and_the_others_are_done(queue: Queue, tmp_path: Path) -> None:

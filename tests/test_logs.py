@@ -112,8 +112,8 @@ def test_text_stays_readable_and_names_the_worker(
     assert all(re.match(r"\d\d:\d\d:\d\d INFO \S+ \S", line) for line in lines)
     shown = [line.split(maxsplit=3)[3] for line in lines]
     assert shown[0] == "worker w is ready. Listening on high, default, low"
-    assert shown[1] == "bookmark 1 claimed (default, attempt 1) [w]"
-    assert re.fullmatch(r"bookmark 1 processed in \d+ ms \[w\]", shown[2])
+    assert shown[1:3] == [f"bookmark {n} claimed (default, attempt 1) [w]" for n in (1, 2)]
+    assert re.fullmatch(r"bookmark 1 processed in \d+ ms \[w\]", shown[3])
     assert shown[4] == "bookmark 2 failed: The page does not exist (any more). (HTTP 404) [w]"
     assert len(shown) == 6, shown  # the last: it is done
 
@@ -141,14 +141,20 @@ def test_what_an_operator_does_is_logged_where_programs_read(
     assert [line["level"] for line in parsed(run("json", "status", "nonsense")[1])] == ["error"]
 
 
-@pytest.mark.parametrize("kind", ["simple", "batch"])
-def test_an_exception_is_one_line(kind: str, settings: Settings, start_worker: StartWorker) -> None:
+@pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
+def test_a_line_that_knows_nothing_of_its_job_and_an_exception_say_whose_they_are(
+    kind: str, settings: Settings, start_worker: StartWorker
+) -> None:
     with connect(settings.redis_url or "") as connection:
         queue = Queue("default", connection=connection, serializer=JSONSerializer)
+        queue.enqueue("logging.warning", "said by somebody's own function", job_id="their-own")
         queue.enqueue("fuze_bench.pipeline.urls.no_such_task", job_id="bookmark-7-1")
         with start_worker(settings, "--burst", "--kind", kind, "--log-format", "json", wait=False) as worker:
             assert worker.wait(60) == 0
-            [line] = [each for each in parsed(worker.log_path.read_text()) if each["level"] == "error"]
+            lines = parsed(worker.log_path.read_text())
+    [said] = [each for each in lines if each["message"].startswith("said by")]
+    assert (said["job"], said["queue"], "bookmark" in said) == ("their-own", "default", False)
+    [line] = [each for each in lines if each["level"] == "error"]
     assert line["exception"].startswith("Traceback (most recent call last):\n")
     assert "no_such_task" in line["exception"]
     assert (line["job"], line["bookmark"], line["queue"]) == ("bookmark-7-1", 7, "default")

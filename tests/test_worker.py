@@ -109,20 +109,25 @@ def test_forks_share_the_loaded_model(
     assert median(b.done_at - b.started_at for b in found if b and b.done_at and b.started_at) < 2.5
 
 
+@pytest.mark.parametrize("kind", ["simple", "batch"])
 def test_high_overtakes_default_and_low_comes_last(
-    service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+    kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
 ) -> None:
     order = []
     for name in ("low", "default", "high"):
         order.append(
             save(service, *(f"{origin.url}/page/{name}{n}?{name}={n}" for n in range(4)), queue=name)
         )
-    with start_worker(settings, "--burst", wait=False) as worker:
+    with start_worker(settings, "--burst", "--kind", kind, wait=False) as worker:
         assert worker.wait(60) == 0
     started = {row["id"]: row["started_ns"] for row in service.store.rows("id", "started_ns")}
     low, default, high = ([started[i] for i in ids] for ids in order)
-    assert max(high) < min(default)
-    assert max(default) < min(low)
+    together = int(
+        kind == "batch"
+    )  # at the same moment, where the last of one and the first of the next are claimed
+    assert max(high) < min(default) + together
+    assert max(default) < min(low) + together
+    assert max(high) < min(low)
 
 
 @pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
@@ -209,7 +214,9 @@ def test_sigterm_lets_the_job_finish(
         worker.signal(signal.SIGTERM)
         assert worker.wait(20) == 0
     assert service.store.get(first).status is Status.PROCESSED  # type: ignore[union-attr]
-    assert service.store.get(second).status is Status.PENDING  # type: ignore[union-attr]
+    # A batch worker has begun both: it fetches the second page while it waits for the first.
+    expected = Status.PROCESSED if kind == "batch" else Status.PENDING
+    assert service.store.get(second).status is expected  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", ["simple", "fork", "batch"])

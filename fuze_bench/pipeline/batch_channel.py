@@ -73,6 +73,15 @@ class Progress:
     def covered_until(self, since_boot_s: float) -> None:
         _FLOAT.pack_into(self._page, 40, since_boot_s)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the child has nothing to compute until the input that it has asked for is there."""
+        return bool(_INT.unpack_from(self._page, 48)[0])
+
+    @waits.setter
+    def waits(self, waits: bool) -> None:
+        _INT.pack_into(self._page, 48, waits)
+
     def withdraw(self, before: int) -> int:
         """Take back jobs numbered below `before` that the child has not begun: those from the returned number on."""
         _INT.pack_into(self._page, 32, before)
@@ -146,12 +155,15 @@ class ChildEnd:
         """The next batch; None once the worker has closed the channel."""
         return self._batches.get()
 
-    def waiting_batch(self) -> Any:
-        """A batch that is there already, or None."""
+    def waiting_batch(self, timeout_s: float = 0.0) -> Any:
+        """A batch that is there already, or comes soon; else None."""
         try:
-            return self._batches.get_nowait()
+            batch = self._batches.get(timeout=timeout_s) if timeout_s else self._batches.get_nowait()
         except queue.Empty:
             return None
+        if batch is None:
+            self._batches.put(None)  # for `next_batch`
+        return batch
 
     def record(self, record: Any) -> None:
         """Tell what became of a job."""
@@ -169,9 +181,9 @@ class ChildEnd:
         if time.monotonic() - self._rung_s > _RING_EVERY_S:
             self.ring()
 
-    def ring(self) -> None:
-        """Let the worker see what was recorded."""
-        if not self._silent:
+    def ring(self, *, always: bool = False) -> None:
+        """Let the worker see what was recorded; `always`: also if nothing was."""
+        if not (self._silent or always):
             return
         self._silent = False
         self._rung_s = time.monotonic()

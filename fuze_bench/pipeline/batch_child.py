@@ -33,6 +33,9 @@ from fuze_bench.pipeline.batch_scripts import Claim, as_date
 WENT_WELL, ENDED, GONE, ALONE, AWAY, WITHDRAWN = range(6)
 
 
+_WAIT_STEP_S = 0.01
+
+
 class BatchChild:
     """Runs batches for a worker, in a fork of it, until the worker closes the channel."""
 
@@ -113,23 +116,26 @@ class BatchChild:
             return
         try:
             begun = form.begin(calls)
-        except Exception:
-            self._worker.log.exception("batch form %r cannot begin: its jobs run one by one", form)
-            self._planned.extend(self._step(self._alone, claim) for claim in claims)
+        except Exception as error:
+            self._worker.log.exception("batch form %r cannot begin %d jobs", form, len(claims))
+            failed = error  # the name of the block is gone when it is over
+            self._planned.append(lambda: self._blame_or_try_alone(claims, time.time(), failed))
             return
         self._planned.append(lambda: self._group(form, claims, begun))
 
     def _group(self, form: BatchForm, claims: list[Claim], begun: Any) -> None:
         self._progress.begin(claims[0].serial, claims[-1].serial + 1)
         started_s, worked_s = time.time(), time.process_time()
-        limits = [claim.timeout_s for claim in claims if claim.timeout_s > 0]
+        limit_s = min((claim.timeout_s for claim in claims if claim.timeout_s > 0), default=-1)
         try:
-            with self._deadline.of(min(limits, default=-1)):
+            waited_s = self._begin_others_until_ready(form, begun, limit_s)
+            with self._deadline.of(limit_s if limit_s < 0 else max(1, limit_s - int(waited_s))):
                 outcomes = form.finish(begun)
-        except Exception:
-            self._worker.log.exception("a batch of %d jobs failed: they run one by one", len(claims))
-            for claim in claims:
-                self._alone(claim)
+            if len(outcomes) != len(claims):
+                raise ValueError(f"batch form {form!r} made {len(outcomes)} outcomes of {len(claims)} jobs")
+        except Exception as error:
+            self._worker.log.exception("a batch of %d jobs failed", len(claims))
+            self._blame_or_try_alone(claims, started_s, error)
             return
         share_s = (time.time() - started_s) / len(claims)
         # What it waited for was begun ahead: the more jobs are in hand, the less each of them waits.
@@ -140,9 +146,28 @@ class BatchChild:
                 self._in_rqs_way(claim, start_s, error=outcome)
             else:
                 self._end_well(claim, outcome, start_s, start_s + share_s, worked_s)
+        self._end.ring()  # what the worker claims next is to be fetched while the next group is computed
 
-    def _alone(self, claim: Claim) -> None:
-        self._end.record((ALONE, claim.serial))
+    def _begin_others_until_ready(self, form: BatchForm, begun: Any, limit_s: float) -> float:
+        """Returns how long it took. No longer than `limit_s`, which is below zero where there is no limit."""
+        began_s = time.monotonic()
+        until_s = began_s + limit_s if limit_s >= 0 else math.inf
+        while not form.is_ready(begun) and time.monotonic() < until_s:
+            if not self._progress.waits:
+                self._progress.waits = True
+                self._end.ring(always=True)
+            if (batch := self._end.waiting_batch(_WAIT_STEP_S)) is not None:
+                self._plan(batch)
+        self._progress.waits = False
+        return time.monotonic() - began_s
+
+    def _blame_or_try_alone(self, claims: list[Claim], started_s: float, error: Exception) -> None:
+        """Whose fault it was shows when each job has a batch, and a process, of its own."""
+        if len(claims) == 1:
+            self._in_rqs_way(claims[0], started_s, error=error)
+            return
+        for claim in claims:
+            self._end.record((ALONE, claim.serial))
 
     def _one(self, claim: Claim) -> None:
         serial = claim.serial
@@ -152,6 +177,10 @@ class BatchChild:
             # Perhaps the worker has seen the announcement and takes it for begun.
             self._end.record((WITHDRAWN, serial))
             return
+        with self._worker.during(claim):
+            self._run(claim)
+
+    def _run(self, claim: Claim) -> None:
         if not claim.plain:
             self._in_rqs_way(claim)
             return

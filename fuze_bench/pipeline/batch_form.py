@@ -20,10 +20,14 @@ class BatchForm(Protocol):
         """Start what can run beside other work, such as fetching, and return at once; what is returned goes to
         `finish`."""
 
+    def is_ready(self, begun: Any) -> bool:
+        """Whether `finish` would not have to wait for what was started: until then, others are begun."""
+
     def finish(self, begun: Any) -> Sequence[Any]:
         """Do the rest. For each call, in order: its value, the exception that ends it, or an `rq.job.Retry`.
 
-        An exception raised here, also by the time limit, is nobody's failure: each call is then made alone.
+        An exception raised here, also by the time limit, is nobody's failure: each call is then made in a batch of its
+        own, which fails by it.
         """
 
 
@@ -43,6 +47,11 @@ def with_batch_form(form: BatchForm) -> Callable[[F], F]:
 def batch_form(function_name: str) -> BatchForm | None:
     """The batch form of a function by its dotted name, if its module is loaded and says one."""
     return _FORMS.get(function_name)
+
+
+def largest_batch() -> int:
+    """The most calls that any known batch form does at once; 1 where none is known."""
+    return max((form.size for form in _FORMS.values()), default=1)
 
 
 def any_batch_form() -> bool:

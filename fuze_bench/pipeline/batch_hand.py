@@ -15,7 +15,9 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
 from rq.logutils import blue, green
 from rq.queue import Queue
+from rq.timeouts import UnixSignalDeathPenalty
 from rq.utils import as_text
+from rq.worker import Worker
 
 from fuze_bench.pipeline.batch_scripts import BatchScripts, Claim, Finished, as_date
 
@@ -169,7 +171,7 @@ class Hand:
             data,
             int(timeout or worker.queue_class.DEFAULT_TIMEOUT),
             int(result_ttl or worker.default_result_ttl),
-            bool(plain) and result_ttl != b"0" and worker.runs_as_rq_does(),
+            bool(plain) and result_ttl != b"0" and _runs_as_rq_does(worker),
         )
         self.next_serial += 1
         self.keep(claim)
@@ -214,3 +216,12 @@ class Hand:
                 "Worker %s: %d jobs whose claim got lost go back to their queues", worker.name, len(lost)
             )
             self.scripts.give_back(lost)
+
+
+def _runs_as_rq_does(worker: Any) -> bool:
+    """Whether this class runs jobs as RQ does: who changes that means every job."""
+    return (
+        worker.death_penalty_class is UnixSignalDeathPenalty
+        and type(worker).perform_job is Worker.perform_job
+        and "perform_job" not in vars(worker)
+    )

@@ -10,15 +10,27 @@ from fuze_bench.pipeline.batch_scripts import Finished
 
 @dataclass
 class Pace:
-    """`batch_size`: the most jobs of a claim; `claim_worth_s`: the work that a claim is to be worth; `claims_ahead`: the
-    most claims in the child's hands, where jobs are much shorter than `patience_s`.
+    """`batch_size`: the most jobs of a claim; `claim_worth_s`: the work that a claim is to be worth; `at_once`: how many
+    jobs are done at once, and claimed while nothing is known of them; `claims_ahead`: the most claims in the child's
+    hands, where jobs are much shorter than `patience_s`, and `claims_far_ahead` where it would only wait for their pages.
     """
 
     batch_size: int
     claim_worth_s: float
+    at_once: int
     claims_ahead: int
+    claims_far_ahead: int
     patience_s: float
     seconds_per_job: float | None = None
+    further_ahead: int = 0
+
+    def note_wait(self) -> None:
+        """The child has nothing to compute: so many claims ahead were too few."""
+        self.further_ahead = min(self.further_ahead + 1, self.claims_far_ahead - self.claims_ahead)
+
+    def note_rest(self) -> None:
+        """Nothing is left to do: whether the next pages come as late is not known."""
+        self.further_ahead = 0
 
     def note(self, finished: Sequence[Finished]) -> None:
         """Learn from jobs that have ended; half of what is known is forgotten each time."""
@@ -29,13 +41,22 @@ class Pace:
 
     @property
     def jobs(self) -> int:
-        """How many jobs make a claim now; one, as long as nothing is known."""
-        if self.seconds_per_job is None:
-            return 1
-        return max(1, min(self.batch_size, int(self.claim_worth_s / max(self.seconds_per_job, 1e-6))))
+        """How many jobs make a claim now."""
+        jobs = self.at_once
+        if self.seconds_per_job is not None:
+            job_s = max(self.seconds_per_job, 1e-6)
+            jobs = int(self.claim_worth_s / job_s)
+            if self.at_once * job_s <= self.patience_s / 2:
+                jobs = max(jobs, self.at_once)
+        jobs = min(jobs, self.batch_size)
+        # What is done together is claimed together: a page alone takes half as long again as one of eight.
+        return max(1, jobs - jobs % self.at_once if jobs > self.at_once else jobs)
 
     @property
     def claims(self) -> int:
         """How many claims may be in the child's hands now."""
-        slow = self.seconds_per_job is None or self.seconds_per_job > self.patience_s / 2
-        return 1 if slow else self.claims_ahead
+        if self.seconds_per_job is None:
+            alone = self.at_once == 1
+        else:
+            alone = self.seconds_per_job > self.patience_s / 2
+        return 1 if alone else self.claims_ahead + self.further_ahead

@@ -51,6 +51,11 @@ class BatchProcess:
         first, end = self.running
         return self._end.progress.running_s if self._end and end > first else 0.0
 
+    @property
+    def waits(self) -> bool:
+        """Whether it could begin more, as it only waits for the input of what it has begun."""
+        return self._end is not None and self._end.progress.waits
+
     def send(self, batch: list[Claim]) -> None:
         """Hand it a batch; starts it first if need be."""
         self._last_serials.append(batch[-1].serial)

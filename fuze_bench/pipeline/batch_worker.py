@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 import redis
@@ -30,12 +31,12 @@ from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
-from rq.timeouts import UnixSignalDeathPenalty
-from rq.utils import now
 from rq.worker import Worker, WorkerStatus
 
 from fuze_bench.pipeline.batch_channel import ChildEnd
 from fuze_bench.pipeline.batch_child import ALONE, AWAY, ENDED, GONE, WENT_WELL, WITHDRAWN, run_child
+from fuze_bench.pipeline.batch_failures import fail_as_killed, fail_as_stopped
+from fuze_bench.pipeline.batch_form import largest_batch
 from fuze_bench.pipeline.batch_hand import Hand
 from fuze_bench.pipeline.batch_lease import Lease
 from fuze_bench.pipeline.batch_pace import Pace
@@ -46,6 +47,7 @@ if sys.platform == "win32":
     raise ImportError("the batch worker forks: use RQ's SimpleWorker on Windows")
 
 _TICK_S = 0.5
+_HUNGRY_TICK_S = 0.05
 _HEARTBEAT_S = 15
 
 
@@ -60,6 +62,8 @@ class BatchWorker(Worker):
     overtime_s = 60.0
     #: How many claims the child has in hand, so that it can prepare the next while it runs one.
     claims_in_hand = 3
+    #: As many where it would only wait for the pages of their jobs.
+    claims_in_hand_waiting = 6
     #: How soon after its death what a killed worker had not begun is put back by another.
     lease_s = 15.0
 
@@ -69,7 +73,9 @@ class BatchWorker(Worker):
         super().__init__(*args, **kwargs)
         self._hand = self.in_hand = Hand(self)
         self.child = BatchProcess(self._be_the_child)
-        self._pace = Pace(self.batch_size, self.claim_worth_s, self.claims_in_hand, self.patience_s)
+        # Where pages are fetched ahead, the first ones are, too.
+        claims = (self.batch_size, self.claim_worth_s, largest_batch())
+        self._pace = Pace(*claims, self.claims_in_hand, self.claims_in_hand_waiting, self.patience_s)
         self._lease = Lease(self)
         self._finished: list[Finished] = []
         self._to_run_alone: list[Claim] = []
@@ -77,6 +83,7 @@ class BatchWorker(Worker):
         self._jobs_ended = 0
         self._max_jobs: int | None = None
         self._looked_after_s = 0.0
+        self._more_waits = False
 
     @property
     def executions(self) -> dict[str, Execution]:
@@ -138,11 +145,13 @@ class BatchWorker(Worker):
         try:
             self.set_state(WorkerStatus.BUSY)
             self.child.send(batch)
+            self._more_waits = True
             while self.in_hand or self._finished:
                 try:
                     self._step()
                 except redis.RedisError as error:
                     self.wait_for_redis(error)
+            self._pace.note_rest()
             self._to_stop.clear()  # what ended before it could be stopped
         except SystemExit:
             self._let_go()
@@ -185,11 +194,15 @@ class BatchWorker(Worker):
     def between_batches(self) -> None:
         """Called while jobs are in hand, at least every half second: for a subclass."""
 
+    def during(self, claim: Claim) -> AbstractContextManager[None]:
+        """Around a job that runs by itself, in the child: for a subclass."""
+        return contextlib.nullcontext()
+
     def ended_without_redis(self, claim: Claim) -> None:
         """The job ended while Redis was away, so what came of it could not be told in RQ's way: it fails, as when a
         work horse of RQ's ends like that.
         """
-        self._fail_as_killed(claim, Death(self.horse_pid, 1 << 8, None, (0, 0)))
+        fail_as_killed(self, claim, Death(self.horse_pid, 1 << 8, None, (0, 0)))
 
     def queue_named(self, name: str) -> Queue:
         """The queue of that name that this worker listens to."""
@@ -197,8 +210,11 @@ class BatchWorker(Worker):
 
     def _step(self) -> None:
         """One turn beside the working child: hear of it, look after it, finish what ended and claim more."""
-        if not self._finished:
-            self.child.wait(_TICK_S)
+        if not self._finished and not self._more_waits:
+            # Little is in hand: what is put on the queue meanwhile is not to wait for a job that waits for its page.
+            self.child.wait(_HUNGRY_TICK_S if self._wanted() else _TICK_S)
+        if self.child.waits and self.child.batches >= self._pace.claims:
+            self._pace.note_wait()
         death = self.child.death()
         self._take_records()
         if death is not None:
@@ -208,6 +224,7 @@ class BatchWorker(Worker):
         self._run_next_alone()
         if batch := self._claim():
             self.child.send(batch)
+        self._more_waits = bool(batch) and self._wanted() > 0
 
     def _claim(self, popped: tuple[str, str] = ("", "")) -> list[Claim]:
         """Finish what has ended, and claim as much as is wanted now."""
@@ -233,18 +250,12 @@ class BatchWorker(Worker):
             return 0
         if self.child.batches >= self._pace.claims:
             return 0
+        if self.child.running_s > self.patience_s and not self.child.waits:
+            return 0
         wanted = self._pace.jobs
         if self._max_jobs is not None:
             wanted = min(wanted, self._max_jobs - self._jobs_ended - len(self._finished) - len(self.in_hand))
         return wanted
-
-    def runs_as_rq_does(self) -> bool:
-        """Whether this class runs jobs as RQ does: who changes that means every job."""
-        return (
-            self.death_penalty_class is UnixSignalDeathPenalty
-            and type(self).perform_job is Worker.perform_job
-            and "perform_job" not in vars(self)
-        )
 
     def _reorder_after(self, last: Claim) -> None:
         if self.queue_named(last.queue) in self._ordered_queues:
@@ -284,7 +295,7 @@ class BatchWorker(Worker):
                 self._jobs_ended += 1
                 self.ended_without_redis(claim)
             elif kind == WITHDRAWN and self._stopped_job_id == claim.job_id:
-                self._fail_as_stopped(claim)
+                fail_as_stopped(self, claim)
             elif kind == WITHDRAWN:
                 self.in_hand.give_back([claim])
             elif kind == ALONE:
@@ -311,33 +322,17 @@ class BatchWorker(Worker):
         self._to_run_alone.extend(claim for claim in begun if claim not in blamed)
 
     def child_died(self, pid: int, status: int, was_stopped: bool) -> None:
-        """The child ended by itself, or was killed to stop a job; a subclass may want to know."""
+        """The child ended by itself, or was killed to stop a job: for a subclass."""
         self.log.warning("Worker %s: its child %d is gone (wait status %d)", self.name, pid, status)
 
     def _blame(self, claim: Claim, death: Death) -> None:
-        """As RQ's `monitor_work_horse` when a fork dies."""
+        """It is its fault that the child died, or it was killed to stop it."""
         self.in_hand.take_out(claim.serial)
         self._jobs_ended += 1
         if self._stopped_job_id != claim.job_id:
-            self._fail_as_killed(claim, death)
+            fail_as_killed(self, claim, death)
         else:
-            self._fail_as_stopped(claim)
-
-    def _fail_as_stopped(self, claim: Claim) -> None:
-        if (known := self.in_hand.as_rq_knows(claim)) is not None:
-            self._handle_stopped_job(*known)
-
-    def _fail_as_killed(self, claim: Claim, death: Death) -> None:
-        if (known := self.in_hand.as_rq_knows(claim)) is None:
-            return
-        job, queue, execution = known
-        job.ended_at = now()
-        status = death.status
-        signal_note = f" (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else ""
-        reason = f"Work-horse terminated unexpectedly; waitpid returned {status}{signal_note}; "
-        self.log.warning("Worker %s: job %s failed (%s)", self.name, job.id, reason)
-        self.handle_work_horse_killed(job, death.pid, status, death.usage)
-        self.handle_job_failure(job, queue=queue, exc_string=reason, execution=execution)
+            fail_as_stopped(self, claim)
 
     def _run_next_alone(self) -> None:
         """In a child of its own, when nothing else is with the child."""
@@ -360,7 +355,7 @@ class BatchWorker(Worker):
 
     def _look_after(self) -> None:
         running_s = self.child.running_s
-        if self._stop_requested or running_s > self.patience_s:
+        if self._stop_requested or (running_s > self.patience_s and not self.child.waits):
             self.in_hand.give_back(self.withdraw())
         limits_s = [claim.timeout_s for claim in self.begun() if claim.timeout_s > 0]
         if limits_s and running_s > min(limits_s) + self.overtime_s:
@@ -382,7 +377,7 @@ class BatchWorker(Worker):
             if claim in free:
                 free.remove(claim)
                 self.in_hand.take_out(claim.serial)
-                self._fail_as_stopped(claim)
+                fail_as_stopped(self, claim)
             else:
                 self.kill_horse()
             self.in_hand.give_back(free)

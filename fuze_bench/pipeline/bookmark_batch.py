@@ -46,6 +46,10 @@ class BookmarkBatch:
         )
         return _Begun(pipeline, [bookmark_id for (bookmark_id, _, _), _ in calls], turns, work)
 
+    def is_ready(self, begun: _Begun) -> bool:
+        """Whether all pages are there, or known not to come."""
+        return all(fetch.done() for fetch in begun.work.fetches)
+
     def finish(self, begun: _Begun) -> list[Any]:
         """Extract, embed, analyse and store."""
         outcomes = begun.pipeline.finish(begun.work)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
+from fuze_bench import logs
 from fuze_bench.errors import one_line
 from fuze_bench.pipeline import embed, events, extract
 from fuze_bench.pipeline.analyse import analyse
@@ -249,7 +250,7 @@ class Pipeline:
     def _stage(self, item: Item, name: str, work: Callable[[Item], None]) -> None:
         if item.error is not None:
             return
-        with item.timer.stage(name):
+        with logs.during(events.ids(item.claim)), item.timer.stage(name):
             try:
                 work(item)
             except JobTimeoutException:
@@ -259,12 +260,7 @@ class Pipeline:
                     error.http_status = item.page.http_status
                 item.error = error
             except Exception as error:
-                logger.exception(
-                    "bookmark %d: stage %s failed",
-                    item.claim.bookmark_id,
-                    name,
-                    extra=events.ids(item.claim),
-                )
+                logger.exception("bookmark %d: stage %s failed", item.claim.bookmark_id, name)
                 item.error = internal_error(name, error)
 
     def _fetch(self, items: list[Item]) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
@@ -215,6 +216,9 @@ class PipelineBatchWorker(_PipelineWorker, BatchWorker):
     def between_batches(self) -> None:
         self._leave_out_paused()
         self.recovery.when_due()
+
+    def during(self, claim: Claim) -> AbstractContextManager[None]:
+        return logs.during(job_fields(claim.job_id, claim.queue))
 
     def wait_for_redis(self, error: redis.RedisError) -> None:
         self._wait_for_redis(error)
