@@ -66,6 +66,25 @@ def test_workers_that_take_several_jobs_at_once_are_measured_and_not_modelled(tm
     assert all(option.throughput_per_s and option.drain_s and option.memory_mib for option in of_batch)
     assert [decision_text.cells(option, decision)[1] for option in of_batch] == ["not modelled"] * 2
     assert [line for line in decision_text.why_not_others(decision) if MEASURED_ONLY in line]
+    told = "as of 1 batch worker and 2 batch workers the wait cannot be told"
+    assert f"There may be a better one than the pick, {told}." in decision_text.how_sure(decision)
+    # What they do must not set a rate that only they could be the pick for.
+    derived = decide(run)
+    best = run.trials[run.trials["label"] == "2 simple workers"]["throughput_per_s"].median()
+    assert derived.asked.rate_per_s == pytest.approx(SHARE_OF_BEST * best, rel=0.05)
+    assert derived.pick is not None
+    assert "any option did whose wait can be told" in decision_text.question(derived)
+    none = decision_text.answer(decide(run, rate_per_s=15))
+    assert none.startswith(f"No measured option whose wait can be told meets the target, {told}.")
+
+
+def test_where_no_wait_can_be_told_none_is_said_to_be_too_long(tmp_path: Path):
+    run = backlog_run(
+        tmp_path / "run", factors={"kind": ["batch"], "workers": [1, 2]}, mean_service_s={"batch": 0.1}
+    )
+    assert decision_text.answer(decide(run)).startswith(
+        "Unknown: of no measured option can the wait be told."
+    )
 
 
 def test_waits_are_those_of_a_queue_simulated_by_itself(run: Run):

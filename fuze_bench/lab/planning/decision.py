@@ -20,7 +20,7 @@ from fuze_bench.lab.planning.plan_model import JOBS_TO_PLAN, Case, Model, Source
 from fuze_bench.lab.queueing.queue_growth import Growth
 from fuze_bench.lab.runs.results import Run
 
-#: The rate where none is asked for: this share of the most that any option did.
+#: The rate where none is asked for: this share of the most that any option did whose wait can be told.
 SHARE_OF_BEST = 0.7
 #: The wait where none is asked for: how long somebody looks at a page that does not change.
 WAIT_P95_S = 5.0
@@ -78,6 +78,11 @@ class Option:
         return not self.problems
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether nothing speaks against it but that no model tells its wait."""
+        return self.problems == (MEASURED_ONLY,)
+
+    @property
     def cost(self) -> tuple[float, ...]:
         """What it takes, for comparing: workers, memory, processor time; unknown is the most."""
         memory, cpu_s = self.memory_mib, self.cpu_s_per_1000
@@ -115,11 +120,17 @@ class Decision:
     def is_exploratory(self) -> bool:
         return self.blocks < stats.BLOCKS_TO_CONCLUDE
 
+    @property
+    def unknown(self) -> tuple[Option, ...]:
+        """The options that may meet the target as well as not: see `Option.is_unknown`."""
+        return tuple(option for option in self.options if option.is_unknown)
+
 
 def decide(run: Run, *, rate_per_s: float | None = None, wait_p95_s: float | None = None) -> Decision:
     """Pick the cheapest measured option that meets the target.
 
-    `rate_per_s`: jobs arriving each second, as Poisson; by default SHARE_OF_BEST of the most that any option did.
+    `rate_per_s`: jobs arriving each second, as Poisson; by default SHARE_OF_BEST of the most that any option did
+    whose wait can be told: of others none could be the pick.
     `wait_p95_s`: 95 % of them must be taken up within so many seconds. A wait at a rate is not what a backlog
     measures: it comes from putting the recorded service times through the queue (see `queueing`). Raises LabError if
     the run has no backlog that RQ's workers drained, or a target makes no sense.
@@ -128,7 +139,7 @@ def decide(run: Run, *, rate_per_s: float | None = None, wait_p95_s: float | Non
         if value is not None and not 0 < value < math.inf:
             raise LabError(f"{name}={value:g}: give a value above 0")
     table, given, hardest = _hardest(run)
-    best = max(_medians(table).values(), default=math.nan)
+    best = max(_medians(_modelled(table)).values(), default=math.nan)
     if not best > 0:
         raise LabError(f"{run.folder.name} holds no trial with finished jobs to decide from: measure again")
     asked = Asked(
@@ -182,12 +193,18 @@ def _hardest(run: Run) -> tuple[pd.DataFrame, dict[str, object], list[Configurat
 
     def most(configurations: list[Configuration]) -> float:
         chosen = table[table["label"].isin([labels[c] for c in configurations])]
-        return max(_medians(chosen).values(), default=math.inf)
+        return max(_medians(_modelled(chosen)).values(), default=math.inf)
 
     key, hardest = min(by_given.items(), key=lambda item: most(item[1]))
     varying = [name for name in _GIVEN if name in run.experiment.varying]
     given = {name: value for name, value in zip(_GIVEN, key, strict=True) if name in varying}
     return table[table["label"].isin([labels[c] for c in hardest])], given, hardest
+
+
+def _modelled(table: pd.DataFrame) -> pd.DataFrame:
+    """The trials of the options whose wait can be told; all of them where there is no such option."""
+    found = table[table["kind"] != TAKES_SEVERAL]
+    return table if found.empty else found
 
 
 def _medians(table: pd.DataFrame) -> dict[str, float]:

@@ -11,14 +11,14 @@ from fuze_bench.lab.judgement import stats
 from fuze_bench.lab.judgement.block_resampling import Estimate
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.planning.decision import RULE, SHARE_OF_BEST, Decision, Option
-from fuze_bench.lab.planning.plan_evidence import MEASURED_ONLY
 from fuze_bench.lab.planning.plan_text import duration, size
 
 
 def question(decision: Decision) -> str:
     """What was decided, and where the rate and the wait come from."""
     asked = decision.asked
-    rate = f" ({100 * SHARE_OF_BEST:.0f} % of the most that any option did)" if asked.rate_is_derived else ""
+    best = "any option did" + (" whose wait can be told" if decision.unknown else "")
+    rate = f" ({100 * SHARE_OF_BEST:.0f} % of the most that {best})" if asked.rate_is_derived else ""
     wait = " (the default)" if asked.wait_is_derived else ""
     return (
         f"Which workers keep up with {asked.rate_per_s:.3g} jobs a second{rate}, so that 95 % of them are taken up"
@@ -40,11 +40,15 @@ def _condition(name: str, value: object) -> str:
 
 
 def answer(decision: Decision) -> str:
-    """The pick in a sentence, or that there is none."""
+    """The pick in a sentence, or that there is none, or that none can be known."""
     pick, asked = decision.pick, decision.asked
     begin = "Exploratory: " if decision.is_exploratory else ""
+    if pick is None and len(decision.unknown) == len(decision.options):
+        return "Unknown: of no measured option can the wait be told. Measure another kind of worker as well."
     if pick is None:
-        return f"{begin}No measured option meets the target. Measure more workers, or ask for less."
+        others = f", {_cannot_be_told(decision)}" if decision.unknown else ""
+        which = " whose wait can be told" if decision.unknown else ""
+        return f"{begin}No measured option{which} meets the target{others}. Measure more workers, or ask for less."
     assert pick.p95_s is not None
     return (
         f"{begin}Run {pick.label}: 95 % of the jobs are taken up within {duration(pick.p95_s.value)} at"
@@ -106,7 +110,13 @@ def how_sure(decision: Decision) -> list[str]:
     if decision.at_higher_rate is not None:
         still = "would still be" if decision.at_higher_rate else "would no longer be"
         found.append(f"With 20 % more jobs a second the target {still} met.")
+    if pick is not None and decision.unknown:
+        found.append(f"There may be a better one than the pick, {_cannot_be_told(decision)}.")
     return [*found, *(doubt for doubt in decision.doubts if "exploratory" not in doubt)]
+
+
+def _cannot_be_told(decision: Decision) -> str:
+    return f"as of {' and '.join(option.label for option in decision.unknown)} the wait cannot be told"
 
 
 def columns(decision: Decision) -> list[str]:
@@ -140,7 +150,7 @@ def cells(option: Option, decision: Decision) -> list[str]:
 def _meets(option: Option, decision: Decision) -> str:
     if option is decision.pick:
         return "pick"
-    return "yes" if option.meets else "not modelled" if option.problems == (MEASURED_ONLY,) else "no"
+    return "yes" if option.meets else "not modelled" if option.is_unknown else "no"
 
 
 def mapping(decision: Decision) -> dict[str, Any]:
