@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from run_folders import STAMP_NS, event_row, fill, new_run, trial_row
 
@@ -184,6 +185,27 @@ def test_what_may_have_paid_is_not_said_not_to_have_paid(tmp_path: Path) -> None
     fill(writer, experiment, {1: [1.0] * 6, 2: [0.7, 1.6, 0.7, 1.6, 0.9, 1.2]})
     found = answers.how_many_workers(load_run(tmp_path))
     assert "beyond 1 more workers were not shown to pay, 2 fork workers did" in found.sentence
+
+
+def test_a_step_that_cannot_be_compared_is_not_said_to_pay(tmp_path: Path) -> None:
+    writer, experiment = new_run(tmp_path, factors={"workers": [1, 2, 4]}, blocks=6)
+    fill(writer, experiment, {1: [1.0] * 6, 2: [2.0] * 6, 4: [4.0] * 6})
+    run = load_run(tmp_path)
+
+    def answer(trials: pd.DataFrame) -> str:
+        return answers.how_many_workers(replace(run, trials=trials)).sentence
+
+    assert "each step up to 4 workers paid." in answer(run.trials)
+    of_four = run.trials["workers"] == 4
+    for few in (run.trials[~of_four], run.trials[~of_four | (run.trials["block"] == 1)]):
+        found = answer(few)
+        assert not found.startswith("Exploratory")
+        assert "whether the step to 4 workers pays is not known, as too few blocks" in found
+        assert "every other step paid." in found
+    alone = answer(run.trials[of_four])
+    assert alone.startswith("4 fork workers alone has a median throughput, 4 jobs/s.")
+    assert "whether the step to 2 and 4 workers pays is not known" in alone
+    assert "paid" not in alone
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import stats, summaries
@@ -41,10 +42,7 @@ def how_many_workers(run: Run, pool_run: Run | None = None) -> Conclusion:
             f"{run.folder} holds no trial that did two jobs: see its trials, and offer more of them"
         )
     best = max(medians, key=lambda label: medians[label])
-    sentences = [
-        f"{best} had the highest median throughput of the {len(medians)} configurations measured,"
-        f" {cell(medians[best])} jobs/s."
-    ]
+    sentences = [f"{best} {_rank(len(medians))}, {cell(medians[best])} jobs/s."]
     sentences += [
         _against(comparison)
         for comparison in summaries.comparisons(run, "throughput_per_s")
@@ -59,30 +57,62 @@ def how_many_workers(run: Run, pool_run: Run | None = None) -> Conclusion:
     return Conclusion(exploratory + " ".join(filter(None, sentences)), tuple(reasons))
 
 
+def _rank(configurations: int) -> str:
+    if configurations == 1:
+        return "alone has a median throughput"
+    return f"had the highest median throughput of the {configurations} configurations measured"
+
+
 def _where_it_stops_paying(run: Run) -> list[str]:
-    table, found = summaries.figures(run), []
+    found: list[str] = []
     counts = {label: c.workers for c, label in run.experiment.labels.items()}
     for name, labels in series_of(run, "workers").items():
-        steps = sorted(labels, key=lambda label: counts[label])
-        for fewer, more in itertools.pairwise(steps):
-            step = compare(
-                more,
-                summaries.by_block(table, more),
-                fewer,
-                summaries.by_block(table, fewer),
-                stopped_early=run.ended_early,
+        steps = _steps(run, sorted(labels, key=lambda label: counts[label]))
+        known = {step.name: step for step in steps if _is_known(step, run)}
+        missed = next((step for step in known.values() if not _may_pay(step)), None)
+        if unknown := [str(counts[step.name]) for step in steps if step.name not in known]:
+            found.append(
+                f"{name.capitalize()}: whether the step to {' and '.join(unknown)} workers pays is not known, as too few"
+                " blocks count for both sides of it."
             )
-            if step.ratio is None or (step.ratio.mean >= PAYS_FROM and step.differs is not Answer.NO):
-                continue
-            # What may have paid as well as not has not been shown either way.
-            high = step.ratio.high
-            did = "did not pay" if high is None or high < PAYS_FROM else "were not shown to pay"
-            found.append(f"{name.capitalize()}: beyond {counts[fewer]} more workers {did}, {_step(step)}.")
-            break
-        else:
-            if len(steps) > 1:
-                found.append(f"{name.capitalize()}: each step up to {counts[steps[-1]]} workers paid.")
+        if missed is not None:
+            found.append(_does_not_pay(name.capitalize(), missed, counts[missed.baseline]))
+        elif known:
+            which = "every other step" if unknown else f"each step up to {counts[steps[-1].name]} workers"
+            found.append(f"{name.capitalize()}: {which} paid.")
     return found
+
+
+def _steps(run: Run, labels: Sequence[str]) -> list[Comparison]:
+    table = summaries.figures(run)
+    return [
+        compare(
+            more,
+            summaries.by_block(table, more),
+            fewer,
+            summaries.by_block(table, fewer),
+            stopped_early=run.ended_early,
+        )
+        for fewer, more in itertools.pairwise(labels)
+    ]
+
+
+def _is_known(step: Comparison, run: Run) -> bool:
+    """Whether anything is said of it: of few blocks only where the whole answer is exploratory."""
+    return step.ratio is not None and not (
+        step.ratio.is_exploratory and _blocks(run) >= stats.BLOCKS_TO_CONCLUDE
+    )
+
+
+def _may_pay(step: Comparison) -> bool:
+    return step.ratio is not None and step.ratio.mean >= PAYS_FROM and step.differs is not Answer.NO
+
+
+def _does_not_pay(name: str, step: Comparison, beyond: int) -> str:
+    # What may have paid as well as not has not been shown either way.
+    high = None if step.ratio is None else step.ratio.high
+    did = "did not pay" if high is None or high < PAYS_FROM else "were not shown to pay"
+    return f"{name}: beyond {beyond} more workers {did}, {_step(step)}."
 
 
 def _by_the_scalability_law(run: Run) -> list[str]:
