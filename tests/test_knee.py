@@ -112,6 +112,28 @@ def test_the_trials_are_bounded():
     assert "stopped after the 6 trials allowed" in knee.sentence
 
 
+@pytest.mark.parametrize(("wrong", "low", "high"), [(0.9, 64.0, 70.0), (1.1, 85.6, 90.5)])
+def test_a_search_that_ends_while_it_looks_for_an_end_anew_keeps_what_it_knew(wrong, low, high):
+    """Held at 16, 32, 64, 76, not at 128, 90, 83, 79: what the second look at 0.9 or 1.1 times 78 shows is no reason to
+    say that nothing held below, or that all would hold above."""
+    asked = []
+
+    def holds(rate):
+        asked.append(rate)
+        is_second_look = len(asked) >= 9
+        return (rate <= 77.0) != (is_second_look and (rate < 77.0) == (wrong < 1))
+
+    rates = {"start_per_s": 16.0, "cap_per_s": 2000.0, "within": 0.09}
+    knee = find_knee(holds, **rates, most_trials=9 if wrong < 1 else 10)
+    assert (knee.low_per_s, knee.high_per_s) == (pytest.approx(low, rel=0.01), pytest.approx(high, rel=0.01))
+    assert not knee.is_confirmed
+    assert knee.sentence.startswith("the knee lies between ")
+    once = find_knee(lambda rate: True, **RATES, most_trials=1)
+    assert (
+        once.sentence == "held up to 10 /s, the knee lies above (1 trial); stopped after the 1 trial allowed"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -42,8 +42,8 @@ Holds = Callable[[float], "Attempt | bool | None"]
 class Knee:
     """What the search found. Shows itself in a notebook.
 
-    `low_per_s` is the highest rate held (None: not even the lowest tried), `high_per_s` the lowest above it that was
-    not (None: none up to `cap_per_s`). `is_confirmed`: 0.9 times the knee held, and 1.1 times did not.
+    `low_per_s` is the highest rate held below those that were not (None: not even the lowest tried), `high_per_s` the
+    lowest above it that was not (None: none up to `cap_per_s`). `is_confirmed`: 0.9 times the knee held, and 1.1 times did not.
     """
 
     low_per_s: float | None
@@ -72,7 +72,7 @@ class Knee:
         goodput = (
             "" if self.goodput_per_s is None else f", goodput {cell(self.goodput_per_s)} /s at its low end"
         )
-        trials = f"{len(self.attempts)} trials"
+        trials = _trials(len(self.attempts))
         doubt = "".join(f"; {doubt}" for doubt in self.doubts)
         if self.low_per_s is None:
             what = "no rate held" if self.high_per_s is None else f"not even {cell(self.high_per_s)} /s held"
@@ -138,6 +138,10 @@ def find_knee(
     except _SpentError as spent:
         return search.knee(False, [str(spent)])
     return search.knee(confirmed, [])
+
+
+def _trials(number: int) -> str:
+    return f"{number} trial{'' if number == 1 else 's'}"
 
 
 class _SpentError(Exception):
@@ -206,9 +210,9 @@ class _Search:
         """Whether a rate was held; what could not be measured twice was not held, and `knee` says so."""
         for _ in range(2):
             if len(self._attempts) >= self._most:
-                raise _SpentError(f"stopped after the {self._most} trials allowed")
+                raise _SpentError(f"stopped after the {_trials(self._most)} allowed")
             if not self._is_time_left():
-                raise _SpentError(f"stopped after {len(self._attempts)} trials, as the time was spent")
+                raise _SpentError(f"stopped after {_trials(len(self._attempts))}, as the time was spent")
             found = self._holds(rate)
             attempt = found if isinstance(found, Attempt) else Attempt(rate, found)
             self._attempts.append(replace(attempt, rate_per_s=rate))
@@ -218,7 +222,20 @@ class _Search:
         return False
 
     def knee(self, is_confirmed: bool, doubts: list[str]) -> Knee:
-        """What is known so far. A rate that could not be measured is no upper end."""
-        high = None if self._high in self._uncounted else self._high
+        """What is known so far. A rate that could not be measured is no upper end.
+
+        Where the search ended while it looked for an end of the bracket anew, what was tried on that side before is it.
+        """
+        held = {
+            a.rate_per_s: a.held for a in self._attempts if a.held is not None
+        }  # the last time it was tried
+        low, high = self._low, self._high
+        if low is None:
+            below = (rate for rate, is_held in held.items() if is_held and (high is None or rate < high))
+            low = max(below, default=None)
+        if high is None:
+            above = (rate for rate, is_held in held.items() if not is_held and (low is None or rate > low))
+            high = min(above, default=None)
+        high = None if high in self._uncounted else high
         doubts += [f"no trial at {cell(rate)} /s counted" for rate in sorted(self._uncounted)]
-        return Knee(self._low, high, self._cap, is_confirmed, tuple(self._attempts), tuple(doubts))
+        return Knee(low, high, self._cap, is_confirmed, tuple(self._attempts), tuple(doubts))
