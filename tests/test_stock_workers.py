@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -185,6 +186,19 @@ def test_forks_in_the_middle_of_a_job_do_not_outlive_a_killed_worker(
         tree = psutil.Process(workers.pids[0])
         wait_until(lambda: any(os.getpgid(p.pid) == p.pid for p in tree.children()), what="the job's fork")
         tree.kill()
+
+
+def test_nothing_is_left_after_a_ctrl_c_while_they_are_stopped(
+    start: Start, private_redis: PrivateRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a job, which would go on for minutes: the fixture looks for it."""
+    monkeypatch.setattr(StockWorkers, "_any_runs", lambda _self: signal.raise_signal(signal.SIGINT))
+    send(private_redis.url, [JobCall(1, "their_jobs:rest", [600])], tmp_path / "record.jsonl")
+    workers = start("fork").__enter__()
+    tree = psutil.Process(workers.pids[0])
+    wait_until(lambda: any(os.getpgid(p.pid) == p.pid for p in tree.children()), what="the job's fork")
+    with pytest.raises(KeyboardInterrupt):
+        workers.__exit__()
 
 
 def test_rqs_own_pool_runs_the_bookmarks(

@@ -158,6 +158,12 @@ class StockWorkers:
         return [child.returncode() for child in self.children]
 
     def __exit__(self, *exc_info: object) -> None:
+        try:
+            self._stop()
+        finally:  # somebody may press Ctrl-C while this waits
+            self._started.close()
+
+    def _stop(self) -> None:
         self._let_start()
         # All are told before anyone is waited for.
         began_s = time.monotonic()
@@ -165,11 +171,8 @@ class StockWorkers:
         while time.monotonic() < began_s + _TELL_AGAIN_S and self._any_runs():
             time.sleep(_POLL_S)
         self._tell_to_stop()
-        try:
-            for child in self.children:
-                child.wait(max(0.0, began_s + _STOP_S - time.monotonic()))
-        finally:
-            self._started.close()
+        for child in self.children:
+            child.wait(max(0.0, began_s + _STOP_S - time.monotonic()))
 
     def _tell_to_stop(self) -> None:
         for child in self.children:
