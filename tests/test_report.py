@@ -124,7 +124,7 @@ def test_the_index_says_the_decision_first(report: Path) -> None:
             "This notebook failed",
             "had the highest median throughput",
             "<img",
-            "1 of 11 benchmarks is recorded; 1 of their 1 targets hold.",
+            "1 of 11 benchmarks is recorded; 1 of 1 targets hold.",
             'href="speed.html"',
             ">The machine<",
             "All trials",

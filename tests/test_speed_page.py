@@ -54,10 +54,11 @@ def test_it_shows_what_is_recorded_and_asks_for_the_rest(folder: Path) -> None:
         result.record(each, folder)
     (folder / "start.json").write_text("{")
     said, page = speed(folder)
-    assert f"2 of {len(BENCHMARKS)} benchmarks are recorded; 2 of their 3 targets hold." in said
+    only_a_look = "1 of them only in a first look, which shows no target to hold"
+    assert f"2 of {len(BENCHMARKS)} benchmarks are recorded; {only_a_look}; 1 of 1 targets hold." in said
     assert page.count("<img") == 2
     assert "The target holds." in page
-    assert "1 of 2 targets hold." in page
+    assert "Exploratory: 1 of 2 targets hold." in page
     assert "ours, p99 against empty, p99: 7 (95 % 6.5 to 7.5), target 4: missed" in page
     for text in ("at least 100", "at most 4", "at least 0.999", "110 to 131", "0.99951"):
         assert f"<td>{text}</td>" in page, text
@@ -67,6 +68,11 @@ def test_it_shows_what_is_recorded_and_asks_for_the_rest(folder: Path) -> None:
     assert "fuze-bench bench quick-save<" not in page
     kept = json.loads((folder.parent / "out" / "speed.json").read_text())
     assert kept == [each.as_plain() for each in made]
+
+
+def test_what_has_no_target_is_recorded_all_the_same(folder: Path) -> None:
+    result.record(found(SHOWN, benchmark="redis-cost"), folder)
+    assert speed(folder)[0].endswith(f": 1 of {len(BENCHMARKS)} benchmarks is recorded.\n")
 
 
 def test_a_target_is_a_limit_on_one_side() -> None:

@@ -31,13 +31,17 @@ class Speed:
         return tuple(name for name in BENCHMARKS if name not in known)
 
     def in_short(self) -> str:
-        """A sentence: how many targets are reached, or that nothing is recorded."""
-        verdicts = [each.holds for result in self.results for each in result.ratios if each.holds is not None]
-        if not verdicts:
+        """A sentence: how many targets hold, or that nothing is recorded. A first look says nothing of a target."""
+        if not self.results:
             return "No benchmark has been recorded yet."
-        number = len(self.results)
-        measured = f"{number} of {len(BENCHMARKS)} benchmarks {'is' if number == 1 else 'are'} recorded"
-        return f"{measured}; {sum(verdicts)} of their {len(verdicts)} targets hold."
+        number, whole = len(self.results), [each for each in self.results if not each.is_first_look]
+        verdicts = [ratio.holds for each in whole for ratio in each.ratios if ratio.holds is not None]
+        said = [f"{number} of {len(BENCHMARKS)} benchmarks {'is' if number == 1 else 'are'} recorded"]
+        if len(whole) < number:
+            said.append(f"{number - len(whole)} of them only in a first look, which shows no target to hold")
+        if verdicts:
+            said.append(f"{sum(verdicts)} of {len(verdicts)} targets hold")
+        return f"{'; '.join(said)}."
 
 
 def read(folder: Path | None) -> Speed:
@@ -111,9 +115,11 @@ def _verdict(result: BenchmarkResult) -> str:
     missed = [each for each in judged if not each.holds]
     if not judged:
         return "There is no target here: the figures are for you to plan with."
-    if not missed:
-        return "The target holds." if len(judged) == 1 else f"All {len(judged)} targets hold."
-    return f"{len(judged) - len(missed)} of {len(judged)} targets hold."
+    if missed:
+        said = f"{len(judged) - len(missed)} of {len(judged)} targets hold."
+    else:
+        said = "The target holds." if len(judged) == 1 else f"All {len(judged)} targets hold."
+    return f"Exploratory: {said[0].lower()}{said[1:]}" if result.is_first_look else said
 
 
 def _facts(result: BenchmarkResult) -> dict[str, object]:
