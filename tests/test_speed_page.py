@@ -11,10 +11,12 @@ from benchmark_results import found
 from click.testing import CliRunner
 
 from fuze_bench.cli import app
+from fuze_bench.errors import LabError
 from fuze_bench.lab.benchmarks import result
 from fuze_bench.lab.benchmarks.known import BENCHMARKS
 from fuze_bench.lab.benchmarks.side_by_side import BenchmarkRatio
-from fuze_bench.lab.report import speed_page, speed_plots
+from fuze_bench.lab.report import build, speed_page, speed_plots
+from fuze_bench.lab.report.findings import Findings
 
 HOLDS = BenchmarkRatio("batch", "rq worker", 120.0, 110.0, 131.0, 100.0, True)
 MISSED = BenchmarkRatio("ours, p99", "empty, p99", 7.0, 6.5, 7.5, 4.0, False)
@@ -68,6 +70,14 @@ def test_it_shows_what_is_recorded_and_asks_for_the_rest(folder: Path) -> None:
     assert "fuze-bench bench quick-save<" not in page
     kept = json.loads((folder.parent / "out" / "speed.json").read_text())
     assert kept == [each.as_plain() for each in made]
+
+
+def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "index.html").mkdir()
+    with pytest.raises(
+        LabError, match=r"index\.html cannot be written \(.*: choose another folder with --out"
+    ):
+        build.write_pages(Findings((), None, "nothing was measured"), tmp_path, "tiny", None)
 
 
 def test_what_has_no_target_is_recorded_all_the_same(folder: Path) -> None:

@@ -45,12 +45,7 @@ def build_report(
     A notebook that fails leaves its executed part and a page that says so; the others still run. `rate_per_s` and
     `wait_p95_s` are what the decision is made for: see `decision.decide`. Raises LabError if `out` cannot be written.
     """
-    try:
-        (out / "notebooks").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(
-            f"{out} cannot be made ({one_line(error)}): choose another folder with --out"
-        ) from None
+    _make(out / "notebooks")
     start_s = time.monotonic()
     executed = []
     for place, path in enumerate(notebooks, start=1):
@@ -101,7 +96,7 @@ def execute(path: Path, executed_path: Path, given: Mapping[str, Any], say: Say)
 
 
 def write_pages(found: Findings, out: Path, level: Level, benchmarks: Path | None) -> None:
-    """A page for every executed notebook, the page on speed, the index, and the summary."""
+    """A page for every executed notebook, the page on speed, the index, and the summary. Raises LabError."""
     written_at = _now()
     for each in found.notebooks:
         _write(out / "notebooks" / f"{each.name}.html", pages.notebook_page(each))
@@ -116,14 +111,9 @@ def write_speed(out: Path, benchmarks: Path | None, *, has_index: bool) -> Speed
 
     Raises LabError if `out` cannot be written."""
     speed = speed_page.read(benchmarks)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write(out / "speed.html", speed_page.page(speed, written_at=_now(), has_index=has_index))
-        _write(out / "speed.json", speed_page.data(speed))
-    except OSError as error:
-        raise LabError(
-            f"{out} cannot be written ({one_line(error)}): choose another folder with --out"
-        ) from None
+    _make(out)
+    _write(out / "speed.html", speed_page.page(speed, written_at=_now(), has_index=has_index))
+    _write(out / "speed.json", speed_page.data(speed))
     return speed
 
 
@@ -131,10 +121,24 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, "made", error) from None
+
+
 def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise _unusable(path, "written", error) from None
+
+
+def _unusable(path: Path, what: str, error: OSError) -> LabError:
+    return LabError(f"{path} cannot be {what} ({one_line(error)}): choose another folder with --out")
 
 
 class _Lines(io.TextIOBase):

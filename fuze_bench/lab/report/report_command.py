@@ -18,15 +18,17 @@ NOTEBOOKS_DIRECTORY = Path(__file__).resolve().parents[3] / "notebooks"
 #: Shows how to begin, with a run of another machine: in a report only if it is named.
 _INTRODUCTION = "start_here"
 
-
-@click.command()
-@click.option(
+_out_option = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Folder for the report.",
+    help="Folder for what is written.",
 )
+
+
+@click.command()
+@_out_option
 @click.option(
     "--notebook",
     "names",
@@ -78,13 +80,7 @@ def report(
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("reports"),
-    show_default=True,
-    help="Folder for the page.",
-)
+@_out_option
 def speed(out: Path) -> None:
     """Write the report's page on speed alone, reports/speed.html, from what `fuze-bench bench` has recorded."""
     with _a_home():
