@@ -42,19 +42,19 @@ def how_many_workers(run: Run, pool_run: Run | None = None) -> Conclusion:
             f"{run.folder} holds no trial that did two jobs: see its trials, and offer more of them"
         )
     best = max(medians, key=lambda label: medians[label])
+    begin = "" if _blocks(run) >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "
     sentences = [f"{best} {_rank(len(medians))}, {cell(medians[best])} jobs/s."]
     sentences += [
-        _against(comparison)
+        _against(comparison, begin)
         for comparison in summaries.comparisons(run, "throughput_per_s")
         if comparison.name == best
     ]
-    sentences += _where_it_stops_paying(run) + _by_the_scalability_law(run)
+    sentences += _where_it_stops_paying(run, begin) + _by_the_scalability_law(run)
     reasons = [*doubts(run), *_short_backlog(run)]
     if pool_run is not None:
         sentences.append(against_pool_in_words(pool_run))
         reasons += [f"Against RQ's own pool: {doubt}" for doubt in _short_backlog(pool_run)]
-    exploratory = "" if _blocks(run) >= stats.BLOCKS_TO_CONCLUDE else "Exploratory: "
-    return Conclusion(exploratory + " ".join(filter(None, sentences)), tuple(reasons))
+    return Conclusion(begin + " ".join(filter(None, sentences)), tuple(reasons))
 
 
 def _rank(configurations: int) -> str:
@@ -63,24 +63,32 @@ def _rank(configurations: int) -> str:
     return f"had the highest median throughput of the {configurations} configurations measured"
 
 
-def _where_it_stops_paying(run: Run) -> list[str]:
+def _where_it_stops_paying(run: Run, begin: str) -> list[str]:
     found: list[str] = []
     counts = {label: c.workers for c, label in run.experiment.labels.items()}
     for name, labels in series_of(run, "workers").items():
         steps = _steps(run, sorted(labels, key=lambda label: counts[label]))
-        known = {step.name: step for step in steps if _is_known(step, run)}
-        missed = next((step for step in known.values() if not _may_pay(step)), None)
-        if unknown := [str(counts[step.name]) for step in steps if step.name not in known]:
+        known = [step for step in steps if step.ratio is not None]
+        missed = next((step for step in known if not _may_pay(step)), None)
+        if unknown := [str(counts[step.name]) for step in steps if step.ratio is None]:
             found.append(
-                f"{name.capitalize()}: whether the step to {' and '.join(unknown)} workers pays is not known, as too few"
-                " blocks count for both sides of it."
+                f"{name.capitalize()}: whether the step to {' and '.join(unknown)} workers pays is not known, as no block"
+                " counts for both sides of it."
             )
         if missed is not None:
-            found.append(_does_not_pay(name.capitalize(), missed, counts[missed.baseline]))
+            said = _does_not_pay(missed, counts[missed.baseline])
+            found.append(f"{name.capitalize()}: {said}{_of_few_blocks([missed], begin)}.")
         elif known:
             which = "every other step" if unknown else f"each step up to {counts[steps[-1].name]} workers"
-            found.append(f"{name.capitalize()}: {which} paid.")
+            found.append(f"{name.capitalize()}: {which} paid{_of_few_blocks(known, begin)}.")
     return found
+
+
+def _of_few_blocks(steps: Sequence[Comparison], begin: str) -> str:
+    """That it is no claim, where that is not said at the beginning of the answer."""
+    fewest = min(step.ratio.blocks for step in steps if step.ratio is not None)
+    is_said = bool(begin) or fewest >= stats.BLOCKS_TO_CONCLUDE
+    return "" if is_said else f" (exploratory: {fewest} block{'' if fewest == 1 else 's'})"
 
 
 def _steps(run: Run, labels: Sequence[str]) -> list[Comparison]:
@@ -97,22 +105,15 @@ def _steps(run: Run, labels: Sequence[str]) -> list[Comparison]:
     ]
 
 
-def _is_known(step: Comparison, run: Run) -> bool:
-    """Whether anything is said of it: of few blocks only where the whole answer is exploratory."""
-    return step.ratio is not None and not (
-        step.ratio.is_exploratory and _blocks(run) >= stats.BLOCKS_TO_CONCLUDE
-    )
-
-
 def _may_pay(step: Comparison) -> bool:
     return step.ratio is not None and step.ratio.mean >= PAYS_FROM and step.differs is not Answer.NO
 
 
-def _does_not_pay(name: str, step: Comparison, beyond: int) -> str:
+def _does_not_pay(step: Comparison, beyond: int) -> str:
     # What may have paid as well as not has not been shown either way.
     high = None if step.ratio is None else step.ratio.high
     did = "did not pay" if high is None or high < PAYS_FROM else "were not shown to pay"
-    return f"{name}: beyond {beyond} more workers {did}, {_step(step)}."
+    return f"beyond {beyond} more workers {did}, {_step(step)}"
 
 
 def _by_the_scalability_law(run: Run) -> list[str]:
@@ -144,9 +145,9 @@ def _step(step: Comparison) -> str:
     return f"{step.name} did {cell(step.ratio.mean)} times {step.baseline}{bounds}"
 
 
-def _against(comparison: Comparison) -> str:
-    # That it is exploratory is said at the beginning of the answer.
-    words = comparison.sentence.removeprefix("exploratory: ")
+def _against(comparison: Comparison, begin: str) -> str:
+    # Where that it is exploratory is said at the beginning of the answer, it is not said again.
+    words = comparison.sentence.removeprefix(begin.lower())
     return f"{words[0].upper()}{words[1:]}."
 
 
