@@ -248,6 +248,8 @@ def test_the_interval_of_a_run_that_its_precision_ended_is_wider(run: Run):
 def test_the_answer_says_that_priorities_work_and_who_starves(run: Run):
     answer = priority_answer.do_priorities_work(run, CAPACITY_PER_S)
     assert answer.sentence.startswith("Priorities work: at 80% with strict, low waited ")
+    interval = r"[\d.]+ times \([\d.]+ to [\d.]+\)"
+    assert re.search(rf"The same with round robin {interval} and random {interval}\.", answer.sentence)
     assert "At 110% with strict: low grows by" in answer.sentence
     assert "high and default did not." in answer.sentence
     assert "At 110% with round robin: default grows by" in answer.sentence
@@ -284,6 +286,14 @@ def test_plots_name_every_strategy_and_leave_nothing_cut_off(run: Run):
     for axes in depth.figure.axes:
         assert max(line.get_ydata().max() for line in axes.lines) <= axes.get_ylim()[1]
     assert depth.png().startswith(b"\x89PNG")
+
+
+def test_of_a_run_that_was_stopped_after_the_baselines_copy_nothing_is_drawn(run: Run):
+    stopped = replace(run, trials=run.trials[run.trials["trial"] == 1].assign(copy=True))
+    for plot in (priority_plots.waits, priority_plots.depth_over_time):
+        found = plot(stopped, CAPACITY_PER_S)
+        assert found.description.startswith("Nothing to draw")
+        assert found.png().startswith(b"\x89PNG")
 
 
 @pytest.mark.xdist_group("report")

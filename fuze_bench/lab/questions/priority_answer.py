@@ -43,7 +43,9 @@ def _first_against_last(below: pd.DataFrame, ended_early: bool) -> list[str]:
         if "strict" in found:
             strict = chosen[chosen["strategy"] == "strict"]
             sentence = _with_strict(wanted, strict, first, last, found.pop("strict"))
-            others = [f"{plain(strategy)} {cell(ratio.mean)} times" for strategy, ratio in found.items()]
+            others = [
+                f"{plain(each)} {cell(ratio.mean)} times{_bounds(ratio)}" for each, ratio in found.items()
+            ]
             return [sentence, *([f"The same with {' and '.join(others)}."] if others else [])]
     return ["With strict, no wait of the first queue could be compared with one of the last."]
 
@@ -57,10 +59,9 @@ def _last_over_first(rows: pd.DataFrame, first: str, last: str, ended_early: boo
 
 def _with_strict(wanted: float, rows: pd.DataFrame, first: str, last: str, ratio: Ratio) -> str:
     of_first, of_last = rows[rows["queue"] == first], rows[rows["queue"] == last]
-    interval = "" if ratio.low is None else f" ({cell(ratio.low)} to {cell(ratio.high)})"
     by_cobham = _ratio_of_means(of_last, of_first, "cobham_s")
     said = (
-        f"at {wanted:.0%} with strict, {last} waited {cell(ratio.mean)} times as long as {first}{interval},"
+        f"at {wanted:.0%} with strict, {last} waited {cell(ratio.mean)} times as long as {first}{_bounds(ratio)},"
         f" {cell(mean_ms_of(of_last['mean_wait_s']))} ms against {cell(mean_ms_of(of_first['mean_wait_s']))} ms"
         + ("" if by_cobham is None else f"; by Cobham {cell(by_cobham)} times")
     )
@@ -68,6 +69,10 @@ def _with_strict(wanted: float, rows: pd.DataFrame, first: str, last: str, ratio
         return f"{said[0].upper()}{said[1:]}."
     is_shown = ratio.is_clear and ratio.mean > 1
     return f"Priorities work: {said}." if is_shown else f"That priorities work was not shown: {said}."
+
+
+def _bounds(ratio: Ratio) -> str:
+    return "" if ratio.low is None else f" ({cell(ratio.low)} to {cell(ratio.high)})"
 
 
 def _against_theory(below: pd.DataFrame) -> list[str]:

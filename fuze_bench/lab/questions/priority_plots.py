@@ -20,19 +20,18 @@ _CLOSE = 0.18
 def waits(run: Run, capacity: float) -> Plot:
     """A panel a utilisation below 1: each queue's mean wait by strategy, a marker a trial, and Cobham's for strict."""
     table = by_trial(run, capacity)
+    table = table[~table["copy"] & (table["utilisation"] < 1)]
     if table.empty:
         return nothing_to_draw()
-    table = table[~table["copy"] & (table["utilisation"] < 1)]
     wanted, strategies = sorted(table["utilisation"].unique()), list(dict.fromkeys(table["strategy"]))
-    figure = Figure(figsize=(_PANEL[0], _PANEL[1] * max(1, len(wanted))), layout="constrained")
+    figure = Figure(figsize=(_PANEL[0], _PANEL[1] * len(wanted)), layout="constrained")
     words = []
     for number, utilisation in enumerate(wanted, start=1):
         axes = figure.add_subplot(len(wanted), 1, number)
         words += _draw_waits(axes, table[table["utilisation"] == utilisation], strategies)
         title = f"{utilisation:.0%} of capacity: lower is better"
         dress(axes, "queue, the first one first", "mean wait, ms", title)
-    if wanted:
-        legend_below(figure)
+    legend_below(figure)
     return Plot(figure, f"Mean wait of each queue, ms: {'; '.join(words)}.")
 
 
@@ -77,9 +76,10 @@ def _draw_cobham(axes: Axes, at: float, wait_ms: float, *, is_first: bool) -> No
 def depth_over_time(run: Run, capacity: float) -> Plot:
     """A panel a strategy, at the highest utilisation: the jobs that wait in each queue, in the first block."""
     table = by_trial(run, capacity)
+    table = table[~table["copy"]]
     if table.empty:
         return nothing_to_draw()
-    table = table[~table["copy"] & (table["utilisation"] == table["utilisation"].max())]
+    table = table[table["utilisation"] == table["utilisation"].max()]
     firsts = table.sort_values("block", kind="stable").drop_duplicates(["strategy", "queue"]).sort_index()
     strategies = list(dict.fromkeys(firsts["strategy"]))
     size = (_PANEL[0], 0.75 * _PANEL[1] * len(strategies))
