@@ -137,6 +137,16 @@ def test_the_answer_states_each_knee_and_how_many_times_the_request_itself(three
     assert "not drained" not in doubts.lower(), "nobody waits for that here"
 
 
+def test_of_a_late_trial_that_the_answer_counts_it_does_not_say_that_it_does_not(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [tried("rq", 8, [Save(ack_ms=120, late_ms=100)] * 80)])
+    answer = how_much_it_takes(run)
+    assert "Processed by RQ: held up to 8 /s" in answer.sentence
+    assert "The load generator was late in trial 1: answers seem slower than they were" in " ".join(
+        answer.doubts
+    )
+    assert "not count" not in " ".join(answer.doubts)
+
+
 def test_with_the_model_on_that_is_no_doubt(tmp_path: Path) -> None:
     run = searched_run(tmp_path / "run", {"rq": steps_at("rq", 10)}, model="bundled")
     answer = how_much_it_takes(run)

@@ -18,7 +18,7 @@ from fuze_bench.lab.judgement.knee import Attempt, Knee, find_knee
 from fuze_bench.lab.judgement.stats import quantile
 from fuze_bench.lab.judgement.summaries import window_quantiles
 from fuze_bench.lab.judgement.tables import GROWS, cell
-from fuze_bench.lab.judgement.trial_verdicts import Row, generator_late, generator_saturated
+from fuze_bench.lab.judgement.trial_verdicts import GENERATOR_LATE, Row, generator_late, generator_saturated
 from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_on, told_below
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.runs.records import OK, REFUSED
@@ -262,7 +262,20 @@ def how_much_it_takes(run: Run) -> Conclusion:
                 f"Processed {WAYS[mode]}, quick-save held at least {cell(other.low_per_s / first.high_per_s)} times the rate"
                 " that processing within the request did not."
             )
-    return Conclusion(" ".join(sentences), (*_doubts(run), *doubts(run, expected=_EXPECTED)))
+    reasons = (*_doubts(run), *_late_ones(run), *doubts(run, expected=_EXPECTED | {GENERATOR_LATE}))
+    return Conclusion(" ".join(sentences), reasons)
+
+
+def _late_ones(run: Run) -> list[str]:
+    """Elsewhere such trials do not count; here `judge` says which of them do."""
+    found = run.verdicts.that_are(Answer.YES)
+    numbers = [str(verdict.trial) for verdict in found if verdict.name == GENERATOR_LATE]
+    if not numbers:
+        return []
+    return [
+        f"The load generator was late in trial{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}: answers seem"
+        " slower than they were, so that a rate that held all the same did hold."
+    ]
 
 
 def _doubts(run: Run) -> list[str]:
