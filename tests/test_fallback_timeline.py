@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def test_the_answer_says_what_was_kept_and_how_long_the_change_took():
     assert answer.sentence.startswith("Exploratory: Of 30 saves, none was refused, lost or done twice.")
     assert "A thread had the next save in hand 0.7 s after Redis stopped" in answer.sentence
     assert "the first one was done 6.1 s later" in answer.sentence
-    assert "With threads from the start, bookmarks done per second 0.5 times" in answer.sentence
+    assert "With threads from the start: bookmarks done per second 0.5 times" in answer.sentence
 
 
 def test_the_answer_says_what_was_lost_and_claims_more_with_six_blocks():
@@ -180,6 +181,18 @@ def test_the_answer_says_what_was_lost_and_claims_more_with_six_blocks():
     # Each of six blocks has the workers twice, and loses one and is refused one with threads.
     assert answer.sentence.startswith("Of 246 saves answered, 6 were lost and 0 done twice; 6 were refused.")
     assert "(the longest of 6 trials)" in answer.sentence
+
+
+def test_a_difference_between_threads_and_workers_that_was_not_shown_is_called_so():
+    run = by_hand(blocks=6)
+    rates = [2.0 if block % 2 else 0.5 for block in run.trials["block"]]
+    of_threads = run.trials["mode"] == "thread"
+    trials = run.trials.assign(throughput_per_s=pd.Series(rates, run.trials.index).where(of_threads, 1.0))
+    sentence = fallback_timeline.what_the_fallback_costs(replace(run, trials=trials)).sentence
+    assert re.search(
+        r"per second 1 times \(0\.\d+ to 2\.\d+\) that of RQ's workers, a difference that was not", sentence
+    )
+    assert "the median answer 0.5 times (0.5 to 0.5) that of RQ's workers." in sentence
 
 
 def test_what_never_happened_in_one_of_the_trials_is_not_left_out():

@@ -120,6 +120,16 @@ def compare(
     )
 
 
+def bounds_in_words(ratio: Ratio) -> str:
+    """« (0.996 to 1.19)», to stand behind the ratio; of a single block nothing."""
+    return "" if ratio.low is None else f" ({_bound(ratio.low)} to {_bound(ratio.high)})"
+
+
+def not_shown(ratio: Ratio) -> str:
+    """To stand behind a ratio whose blocks are enough for a claim and do not tell it from 1; else nothing."""
+    return "" if ratio.is_exploratory or ratio.is_clear else ", a difference that was not shown"
+
+
 def _bound(value: float | None) -> str:
     """With enough digits that a bound beside 1 does not read as 1."""
     shown = cell(value)

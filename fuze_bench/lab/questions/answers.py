@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion, doubts, nothing_counts
-from fuze_bench.lab.judgement.comparison import Comparison, compare
+from fuze_bench.lab.judgement.comparison import Comparison, bounds_in_words, compare
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.questions.plots import series_of
@@ -141,8 +141,7 @@ def _by_the_scalability_law(run: Run) -> list[str]:
 
 def _step(step: Comparison) -> str:
     assert step.ratio is not None
-    bounds = "" if step.ratio.low is None else f" ({cell(step.ratio.low)} to {cell(step.ratio.high)})"
-    return f"{step.name} did {cell(step.ratio.mean)} times {step.baseline}{bounds}"
+    return f"{step.name} did {cell(step.ratio.mean)} times {step.baseline}{bounds_in_words(step.ratio)}"
 
 
 def _against(comparison: Comparison, begin: str) -> str:

@@ -15,6 +15,7 @@ from fuze_bench.lab.experiments.factors import LEAN
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import checks, stats, summaries
 from fuze_bench.lab.judgement.checks import Conclusion
+from fuze_bench.lab.judgement.comparison import bounds_in_words, not_shown
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.verdict_tables import DOUBTS, doubts_beside, told_below
 from fuze_bench.lab.questions.plots import LOOKS, Plot, legend_below, nothing_to_draw
@@ -343,6 +344,6 @@ def _threads_against_workers(run: Run) -> list[str]:
         mine, theirs = (summaries.by_block(table, label, figure) for label in (threads, workers))
         ratio = stats.ratio_within_blocks(mine, theirs, stopped_early=run.ended_early)
         if ratio is not None:
-            interval = "" if ratio.low is None else f" ({cell(ratio.low)} to {cell(ratio.high)})"
-            sentences.append(f"{words} {cell(ratio.mean)} times{interval} that of RQ's workers")
-    return [f"With threads from the start, {' and '.join(sentences)}."] if sentences else []
+            times = f"{cell(ratio.mean)} times{bounds_in_words(ratio)}"
+            sentences.append(f"{words} {times} that of RQ's workers{not_shown(ratio)}")
+    return [f"With threads from the start: {'; '.join(sentences)}."] if sentences else []

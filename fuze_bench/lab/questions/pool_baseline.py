@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from fuze_bench.lab.experiments.spec import Experiment
 from fuze_bench.lab.judgement import summaries
-from fuze_bench.lab.judgement.comparison import Comparison
+from fuze_bench.lab.judgement.comparison import Comparison, bounds_in_words, not_shown
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE
 from fuze_bench.lab.judgement.tables import cell
-from fuze_bench.lab.judgement.verdicts import Answer
 from fuze_bench.lab.runs.results import Run
 
 _POOL = "pool"
@@ -45,7 +44,7 @@ def _words(comparison: Comparison) -> str:
     ratio = comparison.ratio
     if ratio is None:
         return f"{comparison.name} cannot be compared, as no block counts for both"
-    interval = "" if ratio.low is None else f" ({cell(ratio.low)} to {cell(ratio.high)})"
-    is_shown = ratio.is_exploratory or comparison.differs is Answer.YES
-    unclear = "" if is_shown else ", a difference that was not shown"
-    return f"{comparison.name} did {cell(ratio.mean)} times what {comparison.baseline} did{interval}{unclear}"
+    return (
+        f"{comparison.name} did {cell(ratio.mean)} times what {comparison.baseline} did{bounds_in_words(ratio)}"
+        f"{not_shown(ratio)}"
+    )

@@ -6,6 +6,7 @@ import pandas as pd
 
 from fuze_bench.lab.judgement import checks
 from fuze_bench.lab.judgement.checks import Conclusion
+from fuze_bench.lab.judgement.comparison import bounds_in_words, not_shown
 from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE, Ratio, ratio_within_blocks
 from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.planning.plan_evidence import TAKES_SEVERAL
@@ -44,9 +45,10 @@ def _first_against_last(below: pd.DataFrame, ended_early: bool) -> list[str]:
             strict = chosen[chosen["strategy"] == "strict"]
             sentence = _with_strict(wanted, strict, first, last, found.pop("strict"))
             others = [
-                f"{plain(each)} {cell(ratio.mean)} times{_bounds(ratio)}" for each, ratio in found.items()
+                f"{plain(each)} {cell(ratio.mean)} times{bounds_in_words(ratio)}{not_shown(ratio)}"
+                for each, ratio in found.items()
             ]
-            return [sentence, *([f"The same with {' and '.join(others)}."] if others else [])]
+            return [sentence, *([f"The same with {'; with '.join(others)}."] if others else [])]
     return ["With strict, no wait of the first queue could be compared with one of the last."]
 
 
@@ -61,7 +63,7 @@ def _with_strict(wanted: float, rows: pd.DataFrame, first: str, last: str, ratio
     of_first, of_last = rows[rows["queue"] == first], rows[rows["queue"] == last]
     by_cobham = _ratio_of_means(of_last, of_first, "cobham_s")
     said = (
-        f"at {wanted:.0%} with strict, {last} waited {cell(ratio.mean)} times as long as {first}{_bounds(ratio)},"
+        f"at {wanted:.0%} with strict, {last} waited {cell(ratio.mean)} times as long as {first}{bounds_in_words(ratio)},"
         f" {cell(mean_ms_of(of_last['mean_wait_s']))} ms against {cell(mean_ms_of(of_first['mean_wait_s']))} ms"
         + ("" if by_cobham is None else f"; by Cobham {cell(by_cobham)} times")
     )
@@ -69,10 +71,6 @@ def _with_strict(wanted: float, rows: pd.DataFrame, first: str, last: str, ratio
         return f"{said[0].upper()}{said[1:]}."
     is_shown = ratio.is_clear and ratio.mean > 1
     return f"Priorities work: {said}." if is_shown else f"That priorities work was not shown: {said}."
-
-
-def _bounds(ratio: Ratio) -> str:
-    return "" if ratio.low is None else f" ({cell(ratio.low)} to {cell(ratio.high)})"
 
 
 def _against_theory(below: pd.DataFrame) -> list[str]:
