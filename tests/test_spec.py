@@ -210,6 +210,14 @@ def test_a_setting_of_the_pipeline_is_a_factor_in_one_line() -> None:
             {"factors": {"mode": ["rq", "inline"], "workers": [1, 2]}},
             ["workers made no difference with mode inline", "configurations instead of factors"],
         ),
+        (
+            {"configurations": ({"mode": "thread"}, {"mode": "inline"}, {"mode": "inline", "kind": "fork"})},
+            ["kind made no difference with mode inline"],
+        ),
+        (
+            {"factors": {"mode": ["thread", "rq"], "fallback_threads": [1, 2]}},
+            ["fallback_threads made no difference with mode rq"],
+        ),
         ({"workload": "bookmark"}, ["'bookmark'", "did you mean 'bookmarks'?"]),
         ({"workload": "synthetic"}, ["synthetic lacks mean_ms"]),
         ({"workload": {"kind": "synthetic", "mean": 3}}, ["no 'mean'", "did you mean 'mean_ms'?"]),

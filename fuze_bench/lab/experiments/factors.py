@@ -114,7 +114,8 @@ class Configuration:
     workers: int = _factor(2, "number of workers", whole(1, 256))
     kind: str = _factor(
         "simple",
-        "how workers run their jobs: in their own process, in a fork, in a new interpreter, or as RQ's own pool does",
+        "how workers run their jobs: in their own process, in a fork, in a new interpreter, many at a time in a fork that"
+        " stays, or as RQ's own pool does",
         one_of(KINDS),
     )
     strategy: str = _factor(

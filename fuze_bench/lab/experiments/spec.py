@@ -21,8 +21,8 @@ _LARGEST_SEED = 2**63 - 1
 #: What arrivals take that is said elsewhere: in `arrivals` it would win in silence over what trials are labelled with.
 _SAID_ELSEWHERE = {"rate_per_s": "a factor: name it in factors or fixed", "duration_s": "beside arrivals"}
 _OF_BOOKMARKS = ("mode", "origin_latency_ms", "origin_failure_rate", "pages", "redis_outage_s", "sender")
-#: What the threads of an API, or the request itself, do without.
-_OF_RQ = ("workers", "kind", "strategy", "redis_rtt_ms")
+#: What the threads of an API, or the request itself, do without; and what everything else does without.
+_OF_RQ, _OF_THREADS = ("workers", "kind", "strategy", "redis_rtt_ms"), ("fallback_threads",)
 #: One trial of more makes no sense, whatever the machine.
 _MOST_CONFIGURATIONS = 200
 
@@ -129,16 +129,17 @@ class Experiment:
             raise LabError(f"rate_per_s makes no difference under some of {laws} arrivals: give it to others")
 
     def _check_modes(self) -> None:
-        """Raises LabError for factors of RQ that vary where there is no RQ: the same would be measured twice."""
-        usual = Configuration()
-        others = [c for c in self.configurations if c.mode != "rq"]
-        same = {name: getattr(usual, name) for name in _OF_RQ}
-        if len({dataclasses.replace(c, **same) for c in others}) < len(others):
-            varying = [name for name in _OF_RQ if len({getattr(c, name) for c in others}) > 1]
-            raise LabError(
-                f"{' and '.join(varying)} made no difference with mode {others[0].mode}, which has no workers: list"
-                " configurations instead of factors, and give it to those of mode rq"
-            )
+        """Raises LabError for factors that vary where they have no effect: the same would be measured twice."""
+        usual, seen = Configuration(), dict[Configuration, Configuration]()
+        for each in self.configurations:
+            idle = {name: getattr(usual, name) for name in _without_effect(each)}
+            other = seen.setdefault(dataclasses.replace(each, **idle), each)
+            if other is not each:
+                varying = [name for name in idle if getattr(other, name) != getattr(each, name)]
+                raise LabError(
+                    f"{' and '.join(varying)} made no difference with mode {each.mode}, which has no use for it: list"
+                    " configurations instead of factors, and give it to those that have"
+                )
 
     def _say_fresh_once(self) -> None:
         """Put `fresh` among what is fixed. Raises LabError if it is a factor already."""
@@ -303,6 +304,12 @@ def _values(name: str, given: object) -> list[Any]:
                 f"{name} holds {value!r} twice: name each once, and use blocks to measure more often"
             )
     return list(given)
+
+
+def _without_effect(configuration: Configuration) -> tuple[str, ...]:
+    """The factors that change nothing with its mode: threads work where there is no Redis, or none for a while."""
+    has_threads = configuration.mode == "thread" or configuration.redis_outage_s > 0
+    return (*(() if configuration.mode == "rq" else _OF_RQ), *(() if has_threads else _OF_THREADS))
 
 
 def _check_is_for_jobs(configuration: Configuration) -> None:
