@@ -51,6 +51,12 @@ def test_it_gives_the_textbooks_number(one_queue: Tables, rate: float, target_s:
 def test_workers_that_take_several_jobs_at_once_are_refused() -> None:
     with pytest.raises(LabError, match=r"kind=batch: .* measured only; plan from a run of another kind"):
         plan(*simulated_run([2], {"default": 1.0}, kind="batch", jobs=60), Wanted(1.0))
+    events, trials = simulated_run([1, 2], {"default": 1.0}, jobs=60)
+    trials["kind"] = trials["workers"].map({1: "batch", 2: "simple"})
+    with pytest.raises(
+        LabError, match="the run has kind batch and simple: choose one with --only kind=simple"
+    ):
+        plan(events, trials, Wanted(1.0))
 
 
 def test_the_prediction_is_then_measured(priorities: Tables) -> None:

@@ -147,8 +147,9 @@ def _family(trials: pd.DataFrame, only: Mapping[str, str]) -> pd.DataFrame:
         raise LabError("the run has no good trial: measure again")
     for factor in factors:
         if len(values := sorted(set(trials[factor].map(_text)))) > 1:
+            usable = next(value for value in values if (factor, value) != ("kind", TAKES_SEVERAL))
             raise LabError(
-                f"the run has {factor} {' and '.join(values)}: choose one with --only {factor}={values[0]}"
+                f"the run has {factor} {' and '.join(values)}: choose one with --only {factor}={usable}"
             )
     return trials
 
