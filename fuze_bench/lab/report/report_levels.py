@@ -29,6 +29,8 @@ _FULL_BLOCKS = 12
 #: … and where that is worth more than blocks, other values.
 _FULL: Mapping[str, Mapping[str, Any]] = {
     "worker_counts": {"worker_counts": [1, 2, 4], "jobs": 40, "pool_jobs": 10},
+    # Its search ends after so many trials, however much time is left.
+    "quick_save_load": {"most_trials": 20, "window_s": 5},
     "capacity_plan": {"base_blocks": _FULL_BLOCKS},
     # Which takes seconds to start in each trial.
     "threading_fallback": {"sender": "locust"},
