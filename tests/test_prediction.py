@@ -84,6 +84,28 @@ def test_true_predictions_hold(true_ones: list[tuple[tuple[prediction.Forecast, 
     assert len(missed) <= most, missed
 
 
+def test_a_prediction_that_may_hold_as_well_as_not_is_not_said_to_hold(
+    made: Plan, true_ones: list[tuple[tuple[prediction.Forecast, ...], Run]]
+) -> None:
+    forecast, run = true_ones[0]
+
+    def off(each: prediction.Forecast) -> prediction.Forecast:
+        """Predicts one figure alone, above the mean that was measured and within its interval."""
+        name = each.names[0]
+        measured = prediction.measured_figures(run, each.label)[name]
+        assert measured.high is not None
+        low = (measured.value + measured.high) / 2 + prediction._SLACK[name]
+        return replace(each, figures={name: prediction.Range(2 * low, low, 3 * low)})
+
+    unclear = tuple(map(off, forecast))
+    assert {check.held for check in prediction.checked(unclear, run)} == {Answer.UNKNOWN}
+    said = prediction.whether_it_held(made, unclear, run).sentence
+    assert "Measured, what it predicts was shown neither to hold nor not to." in said
+    assert "held" not in said
+    some = prediction.whether_it_held(made, (forecast[0], *unclear[1:]), run).sentence
+    assert "Measured, what it predicts held in part; the rest is unknown." in some
+
+
 def test_what_is_said_of_a_prediction_that_holds(
     made: Plan, true_ones: list[tuple[tuple[prediction.Forecast, ...], Run]]
 ) -> None:
@@ -97,7 +119,7 @@ def test_what_is_said_of_a_prediction_that_holds(
     found = prediction.checked(forecast, run)
     said = prediction.whether_it_held(made, forecast, run)
     assert said.sentence.startswith(
-        "the plan says 3 workers for 40 jobs per second, 95 % of default within 250 ms."
+        "The plan says 3 workers for 40 jobs per second, 95 % of default within 250 ms."
     )
     assert "Measured, what it predicts held." in said.sentence
     assert "p95 of the wait" not in said.sentence.split("3 simple workers")[0], (

@@ -341,7 +341,9 @@ def whether_it_held(
             f"{run.folder} holds none of the numbers of workers that the plan speaks of: measure those"
         )
     few = plan.is_exploratory or any(check.blocks < BLOCKS_TO_CONCLUDE for check in found)
-    sentences = [f"{'Exploratory: ' if few else ''}{_planned(plan)}. {_overall(found, few)}"]
+    planned = _planned(plan)
+    begin = f"Exploratory: {planned}" if few else f"{planned[0].upper()}{planned[1:]}"
+    sentences = [f"{begin}. {_overall(found, few)}"]
     sentences += [
         f"{c.label}: {c.figure} {c.measured} measured, {c.predicted} predicted: {_outcome(c, few)}."
         for c in found
@@ -357,8 +359,11 @@ def _overall(found: Sequence[Check], few: bool) -> str:
         inside = sum(check.is_inside for check in found)
         return f"Measured, {inside} of {len(found)} figures lay inside what was predicted."
     answers = {check.held for check in found}
-    held = "held" if answers == {Answer.YES} else "did not hold" if Answer.NO in answers else "held in part"
-    return f"Measured, what it predicts {held}."
+    if Answer.NO in answers:
+        return "Measured, what it predicts did not hold."
+    if Answer.YES not in answers:
+        return "Measured, what it predicts was shown neither to hold nor not to."
+    return f"Measured, what it predicts held{' in part; the rest is unknown' if Answer.UNKNOWN in answers else ''}."
 
 
 def _outcome(check: Check, few: bool) -> str:
