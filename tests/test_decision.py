@@ -15,7 +15,7 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.planning import decision_text
 from fuze_bench.lab.planning.decision import SHARE_OF_BEST, can_decide, decide
 from fuze_bench.lab.planning.plan_evidence import MEASURED_ONLY
-from fuze_bench.lab.planning.plan_text import duration
+from fuze_bench.lab.planning.plan_text import duration, size
 from fuze_bench.lab.runs.results import Run
 
 FACTORS = {"kind": ["simple", "fork"], "workers": [1, 2, 4]}
@@ -139,6 +139,7 @@ def test_the_target_is_derived_from_the_run_and_said_to_be(run: Run):
     assert decision.asked.rate_is_derived
     assert "70 % of the most that any option did" in decision_text.question(decision)
     assert "default" not in decision_text.question(decide(run, rate_per_s=1, wait_p95_s=3))
+    assert "keep up with 1,500 jobs a second, so" in decision_text.question(decide(run, rate_per_s=1500.0))
 
 
 def test_below_six_blocks_it_is_exploratory(tmp_path: Path):
@@ -220,7 +221,13 @@ def test_a_rate_must_be_one(run: Run):
         (3.1, "3.1 s"),
         (720, "12 min"),
         (9000, "2.5 h"),
+        (3.7e6, "1,028 h"),
     ],
 )
 def test_times_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("mib", "text"), [(100, "100 MiB"), (1010, "1,010 MiB"), (1536, "1.5 GiB")])
+def test_memory_is_for_people(mib: int, text: str) -> None:
+    assert size(mib * 2**20) == text

@@ -21,7 +21,7 @@ def question(decision: Decision) -> str:
     rate = f" ({100 * SHARE_OF_BEST:.0f} % of the most that {best})" if asked.rate_is_derived else ""
     wait = " (the default)" if asked.wait_is_derived else ""
     return (
-        f"Which workers keep up with {asked.rate_per_s:.3g} jobs a second{rate}, so that 95 % of them are taken up"
+        f"Which workers keep up with {cell(asked.rate_per_s)} jobs a second{rate}, so that 95 % of them are taken up"
         f" within {duration(asked.wait_p95_s)}{wait}?{conditions(decision)}"
     )
 
@@ -52,7 +52,7 @@ def answer(decision: Decision) -> str:
     assert pick.p95_s is not None
     return (
         f"{begin}Run {pick.label}: 95 % of the jobs are taken up within {duration(pick.p95_s.value)} at"
-        f" {asked.rate_per_s:.3g} a second; none was lost or done twice."
+        f" {cell(asked.rate_per_s)} a second; none was lost or done twice."
     )
 
 
@@ -124,7 +124,7 @@ def columns(decision: Decision) -> list[str]:
     return [
         "option",
         f"meets {duration(decision.asked.wait_p95_s)}",
-        f"p95 wait at {decision.asked.rate_per_s:.3g}/s",
+        f"p95 wait at {cell(decision.asked.rate_per_s)}/s",
         f"drain of {decision.jobs:,}",
         "lost",
         "done twice",
@@ -214,7 +214,7 @@ def _finite(value: float | None) -> float | None:
 
 def _wait(option: Option) -> str:
     if option.growth is not None:
-        return f"grows by {option.growth.per_s:.3g}/s"
+        return f"grows by {cell(option.growth.per_s)}/s"
     return "–" if option.p95_s is None else duration(option.p95_s.value)
 
 

@@ -23,13 +23,13 @@ def duration(seconds: float) -> str:
         return f"{cell(seconds * 1e3)} ms"
     for unit, length, below in (("s", 1, 120), ("min", 60, 7200)):
         if seconds < below:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds / 3600:.3g} h"
+            return f"{cell(seconds / length)} {unit}"
+    return f"{cell(seconds / 3600)} h"
 
 
 def size(amount: float) -> str:
     """Memory for people."""
-    return f"{amount / 2**30:.3g} GiB" if amount >= 2**30 else f"{amount / 2**20:.3g} MiB"
+    return f"{cell(amount / 2**30)} GiB" if amount >= 2**30 else f"{cell(amount / 2**20)} MiB"
 
 
 def workers_text(count: int) -> str:
@@ -40,14 +40,14 @@ def workers_text(count: int) -> str:
 def cpu_short(rate_per_s: float, limit_per_s: float, cores: int | None) -> str:
     """The CPUs do not keep up, and what that means."""
     return (
-        f"the machine's {cores} CPUs do {limit_per_s:.3g} jobs a second, whatever the number of workers:"
-        f" what waits grows by {rate_per_s - limit_per_s:.3g} a second"
+        f"the machine's {cores} CPUs do {cell(limit_per_s)} jobs a second, whatever the number of workers:"
+        f" what waits grows by {cell(rate_per_s - limit_per_s)} a second"
     )
 
 
 def grows(queue: str, growth: Growth, target_s: float | None) -> str:
     """How fast a queue grows, and when its target is broken; never a quantile."""
-    sentence = f"{queue} grows by {growth.per_s:.3g} jobs a second"
+    sentence = f"{queue} grows by {cell(growth.per_s)} jobs a second"
     if target_s is None:
         return sentence
     after = growth.breaks_after_s(target_s)
@@ -205,13 +205,13 @@ def figures(plan: Plan) -> list[tuple[str, str, str, str]]:
             (f"memory of the workers{spare}", size(chosen.memory_bytes), limit, str(chosen.memory_source))
         )
     if plan.cpu_cores is not None:
-        rows.append(("CPUs kept busy", f"{plan.cpu_cores:.3g}", "", "modelled"))
+        rows.append(("CPUs kept busy", cell(plan.cpu_cores), "", "modelled"))
     return rows
 
 
 def _wait_text(p95_s: Estimate | None, growth: Growth | None) -> str:
     if growth is not None:
-        return f"grows by {growth.per_s:.3g} a second"
+        return f"grows by {cell(growth.per_s)} a second"
     return "not stated" if p95_s is None else duration(p95_s.value) + _interval(p95_s, duration)
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fuze_bench.lab.judgement import stats, summaries
+from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.runs.results import Run
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008), each with a marker of its own.
@@ -204,5 +205,5 @@ def _in_words(run: Run, figure: str) -> str:
     for label in run.experiment.labels.values():
         found = stats.spread(list(summaries.by_block(table, label, figure).values()))
         if found:
-            parts.append(f"{label}: {found.median:.3g}")
+            parts.append(f"{label}: {cell(found.median)}")
     return f"Medians of {summaries.FIGURES[figure]}: {', '.join(parts)}."

@@ -17,6 +17,7 @@ from fuze_bench.lab.experiments.run import recorded_settings
 from fuze_bench.lab.experiments.spec import Experiment, PlannedTrial
 from fuze_bench.lab.experiments.trial import Trial
 from fuze_bench.lab.judgement.knee import Attempt, find_knee
+from fuze_bench.lab.judgement.tables import cell
 from fuze_bench.lab.judgement.trial_verdicts import CEILING_SHARE
 from fuze_bench.lab.load.sender_ceiling import measure_ceiling
 from fuze_bench.lab.parts.machine import describe_machine
@@ -143,7 +144,7 @@ class _Trials:
         self.writer.describe(experiment, recorded_settings(self._settings))
         block = 1 + sum(c == configuration for c in self._made)
         self._made.append(configuration)
-        name = f"{configuration.mode}, {configuration.rate_per_s:.3g} /s"
+        name = f"{configuration.mode}, {cell(configuration.rate_per_s)} /s"
         planned = PlannedTrial(len(self._made), block, configuration, name)
         folder = self.writer.folder / "trials" / f"{planned.number:03}"
         folder.mkdir(parents=True)
