@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,16 @@ from click.testing import CliRunner
 
 from fuze_bench.cli import app
 from fuze_bench.errors import LabError
-from fuze_bench.lab.benchmarks import empty_jobs, extraction, redis_cost, result, running, side_by_side
+from fuze_bench.lab.benchmarks import (
+    empty_jobs,
+    extraction,
+    peer_queues,
+    redis_cost,
+    result,
+    running,
+    side_by_side,
+    start,
+)
 from fuze_bench.lab.benchmarks.known import BENCHMARKS
 from fuze_bench.lab.benchmarks.result import BenchmarkResult
 from fuze_bench.lab.benchmarks.side_by_side import Agreement, BenchmarkRatio, Target
@@ -138,6 +148,20 @@ def test_extraction_for_real() -> None:
     for what in agreements:
         assert found[what, "bare_extraction"]["holds"], found[what, "bare_extraction"]
     assert "block 1 of 1: pipeline" in said
+
+
+def test_what_fails_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is over before anything that works."""
+    with pytest.raises(LabError, match=r"`python -m no_such_module` ended with code 1: run it by itself"):
+        start._took_s(["-m", "no_such_module"])
+    monkeypatch.setattr(start, "_LIMIT_S", 0)
+    with pytest.raises(LabError, match=r"the first bookmark was not processed \(failed: 0, .* limit: 0 s\)"):
+        start._first_s()
+    broken = peer_queues.Peer("no_such_queue", (), 1, "key")
+    with pytest.raises(
+        LabError, match=r"no_such_queue cannot be given its jobs \(ModuleNotFoundError: .*no_jobs"
+    ):
+        peer_queues._send(broken, 1, "warm", dict(os.environ))
 
 
 def test_the_fastest_of_the_others_is_one_of_them_in_every_block() -> None:

