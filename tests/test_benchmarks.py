@@ -25,9 +25,10 @@ from fuze_bench.lab.benchmarks import (
     side_by_side,
     start,
 )
-from fuze_bench.lab.benchmarks.known import BENCHMARKS
+from fuze_bench.lab.benchmarks.known import BENCHMARKS, blocks_of
 from fuze_bench.lab.benchmarks.result import BenchmarkResult
 from fuze_bench.lab.benchmarks.side_by_side import Agreement, BenchmarkRatio, Target
+from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE
 
 
 def test_every_block_measures_each_contender_once_in_an_order_of_its_own() -> None:
@@ -225,6 +226,9 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert result.recorded(tmp_path / "kept") == (kept, [])
     assert [each.is_first_look for each in kept] == [False, True]
     assert result.recorded(tmp_path / "none") == ([], [])
+    for blocks, is_first in ((1, True), (2, False)):  # it counts, and does not time
+        assert found(benchmark="redis-cost", blocks=blocks).is_first_look == is_first
+    assert blocks_of("backlog") == BLOCKS_TO_CONCLUDE
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}'])
@@ -265,6 +269,9 @@ def test_several_in_turn_keep_what_is_done(monkeypatch: pytest.MonkeyPatch) -> N
     second = invoke("backlog", "start")
     assert second.exit_code == 1
     assert [each.benchmark for each in result.recorded(folder)[0]] == ["backlog"]
+    result.record(
+        found(benchmark="quick-save", blocks=1, took_s=6_000.0), folder
+    )  # six blocks take longer than one
     third = invoke("all")
     assert calls[5:] == sorted(BENCHMARKS)
     assert f"benchmark 1 of {len(BENCHMARKS)}: backlog; about {len(BENCHMARKS)} min left" in third.stderr

@@ -17,3 +17,11 @@ BENCHMARKS = {
 }
 #: What stands for every one of them.
 ALL = "all"
+#: How many repeats it takes to conclude from one: as `stats.BLOCKS_TO_CONCLUDE`, whose module takes long to import; fewer
+#: where it counts instead of taking time.
+_USUAL_BLOCKS, _BLOCKS = 6, {"redis-cost": 2}
+
+
+def blocks_of(name: str) -> int:
+    """How often everything is repeated unless somebody says otherwise, and at least for anything to be concluded."""
+    return _BLOCKS.get(name, _USUAL_BLOCKS)

@@ -30,8 +30,6 @@ from fuze_bench.pipeline.service import BookmarkService
 from fuze_bench.pipeline.settings import NO_MODEL, Settings
 from fuze_bench.processes import Child
 
-#: Of a median nothing is gained: all but the processor's time is counted.
-BLOCKS = 2
 UNIT = "bytes"
 _JOBS = 1_000
 #: Run before anything is counted, so that scripts, registries and the sets of queues are there.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fuze_bench.errors import LabError, one_line
+from fuze_bench.lab.benchmarks.known import blocks_of
 from fuze_bench.lab.benchmarks.side_by_side import BenchmarkRatio
-from fuze_bench.lab.judgement.stats import BLOCKS_TO_CONCLUDE
 from fuze_bench.lab.judgement.tables import cell
 
 #: Changes whenever a field changes its name or meaning.
@@ -46,7 +46,7 @@ class BenchmarkResult:
     @property
     def is_first_look(self) -> bool:
         """Too short, or too few blocks, to conclude anything from."""
-        return self.scale < 1 or self.blocks < BLOCKS_TO_CONCLUDE
+        return self.scale < 1 or self.blocks < blocks_of(self.benchmark)
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -12,13 +12,11 @@ from statistics import fmean
 
 from fuze_bench.errors import FuzeError, one_line
 from fuze_bench.lab.benchmarks import result, side_by_side
-from fuze_bench.lab.benchmarks.known import BENCHMARKS
+from fuze_bench.lab.benchmarks.known import BENCHMARKS, blocks_of
 from fuze_bench.lab.benchmarks.result import BenchmarkResult, Figure
 from fuze_bench.lab.parts.machine import describe_machine
 from fuze_bench.pipeline.settings import Settings
 
-#: What a claim takes: see `stats.BLOCKS_TO_CONCLUDE`.
-_BLOCKS = 6
 #: Tells the person who waits; given whole lines.
 Say = Callable[[str], None]
 
@@ -29,9 +27,9 @@ def results_folder() -> Path:
 
 
 def run_benchmark(name: str, *, blocks: int | None, scale: float, seed: int, say: Say) -> BenchmarkResult:
-    """Measure one. `blocks`: repeats of everything; None: as many as it wants, which is six if it does not say."""
+    """Measure one. `blocks`: repeats of everything; None: as many as it takes (see `known.blocks_of`)."""
     module = import_module(f"fuze_bench.lab.benchmarks.{BENCHMARKS[name][0]}")
-    repeats: int = getattr(module, "BLOCKS", _BLOCKS) if blocks is None else blocks
+    repeats = blocks_of(name) if blocks is None else blocks
     units = getattr(module, "UNITS", {})
     began_s, machine = time.monotonic(), describe_machine(getattr(module, "PACKAGES", ()))
     figures = side_by_side.measure_in_turn(module.contenders(scale), repeats, seed, say)
@@ -84,7 +82,7 @@ def _left_s(
     before_s = {
         each.benchmark: each.took_s
         for each in result.recorded(folder)[0]
-        if each.scale == scale and blocks in (None, each.blocks)
+        if each.scale == scale and each.blocks == (blocks_of(each.benchmark) if blocks is None else blocks)
     }
     known_s = [before_s[name] for name in names if name in before_s]
     usual = [*took_s, *known_s]
