@@ -231,6 +231,24 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert blocks_of("backlog") == BLOCKS_TO_CONCLUDE
 
 
+def test_a_first_look_replaces_no_whole_measurement(tmp_path: Path) -> None:
+    ratio = BenchmarkRatio("ours", "theirs", 2.0, 1.9, 2.1, 1.5, True)
+    first, whole = found(ratio, blocks=2, scale=0.05), found(ratio)
+    second = found(ratio, took_s=70.0)
+    path = tmp_path / "replay.json"
+    for each, kept in ((first, first), (whole, whole), (first, whole), (second, second)):
+        said = result.record(each, tmp_path)
+        assert result.recorded(tmp_path) == ([kept], [])
+        is_kept = each is kept
+        assert said == f"recorded in {path}" or not is_kept
+        assert is_kept or said.startswith(
+            "not recorded: a first look does not replace the measurement of 2026-01-02"
+        )
+    path.write_text("{")
+    result.record(first, tmp_path)
+    assert result.recorded(tmp_path) == ([first], [])
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}'])
 def test_what_is_no_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "start.json").write_text(text)

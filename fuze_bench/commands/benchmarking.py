@@ -29,8 +29,8 @@ _LIST = "\n".join(f"{name:<22} {what}" for name, (_, what) in sorted(BENCHMARKS.
 def bench(names: tuple[str, ...], blocks: int | None, scale: float, seed: int, as_json: bool) -> None:
     """Measure the product against others, in turn, and show ratios with intervals.
 
-    Each result is kept in the data folder's `benchmarks`, as soon as it is there and in place of the last one: `fuze-bench
-    report` makes a page of them. Exits with 1 if one could not be measured; the others are all the same.
+    Each result is kept in the data folder's `benchmarks`, as soon as it is there and in place of the last one (but no first
+    look in place of a whole measurement): `fuze-bench report` makes a page of them. Exits with 1 if one could not be measured; the others are all the same.
     """
     from fuze_bench.lab.benchmarks import running
 

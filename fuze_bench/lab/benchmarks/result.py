@@ -78,9 +78,14 @@ def times(ratio: float) -> str:
     return cell(ratio) if not 0.99 < ratio < 1.01 else f"{ratio:.5g}"
 
 
-def record(result: BenchmarkResult, folder: Path) -> Path:
-    """Keep it in the folder, in place of an earlier one of that benchmark; its file. Raises LabError if it cannot be."""
+def record(result: BenchmarkResult, folder: Path) -> str:
+    """Keep it in the folder, in place of an earlier one of that benchmark; what became of it.
+
+    A first look does not replace what took an hour, and can be concluded from. Raises LabError if it cannot be written.
+    """
     path = folder / f"{result.benchmark}.json"
+    if result.is_first_look and (whole := _whole_one(path)):
+        return f"not recorded: a first look does not replace the measurement of {whole.measured_at} in {path}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
@@ -88,7 +93,16 @@ def record(result: BenchmarkResult, folder: Path) -> Path:
         temporary.replace(path)
     except OSError as error:
         raise LabError(f"{path} cannot be written ({one_line(error)}): set FUZE_DATA_DIR") from None
-    return path
+    return f"recorded in {path}"
+
+
+def _whole_one(path: Path) -> BenchmarkResult | None:
+    """The result in the file, if anything can be concluded from it; what is not there or no result is to be replaced."""
+    try:
+        found = load(path)
+    except LabError:
+        return None
+    return None if found.is_first_look else found
 
 
 def recorded(folder: Path) -> tuple[list[BenchmarkResult], list[str]]:

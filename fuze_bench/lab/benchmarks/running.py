@@ -67,7 +67,7 @@ def run_all(
         began_s = time.monotonic()
         try:
             found = run_benchmark(name, blocks=blocks, scale=scale, seed=seed, say=say)
-            say(f"recorded in {result.record(found, folder)}")
+            say(result.record(found, folder))
             yield found
         except FuzeError as error:
             say(f"{name} failed: {one_line(error)}")
