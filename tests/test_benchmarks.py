@@ -115,6 +115,17 @@ def test_ratios_are_taken_within_blocks() -> None:
     assert "target 5: missed" in text
 
 
+def test_a_limit_of_which_nothing_can_be_said_is_named() -> None:
+    targets = [Target("ours", "theirs", 2), Target("ours", "absent", at_most=3), Target("ours", "unseen")]
+    found = side_by_side.ratios({"ours": {0: 4.0}, "theirs": {0: 1.0}}, targets)
+    assert side_by_side.not_judged(found, targets) == [
+        "Not judged, for want of a figure: ours against absent."
+    ]
+    assert side_by_side.not_judged(found, targets[:1]) == []
+    below = side_by_side.ratios({"ours": {0: -4.0}, "theirs": {0: 1.0}}, targets)
+    assert "ours against theirs" in side_by_side.not_judged(below, targets)[0]
+
+
 @pytest.fixture(autouse=True)
 def results_in_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUZE_DATA_DIR", str(tmp_path / "data"))
@@ -304,6 +315,12 @@ def test_a_benchmark_has_the_figures_that_it_asks_for(name: str, scale: str) -> 
     # A p99 wants a thousand answers, which take longer.
     expected = {(target.what, target.against) for target in module.TARGETS if "p99" not in target.what}
     assert expected <= set(found)
+    left_out = {f"{each.what} against {each.against}" for each in module.TARGETS} - {
+        " against ".join(each) for each in found
+    }
+    said = " ".join(json.loads(done.stdout)["sentences"])
+    assert all(each in said for each in left_out)
+    assert ("Not judged" in said) == bool(left_out)
     assert all(ratio > 0 for ratio in found.values())
 
 

@@ -35,18 +35,17 @@ def run_benchmark(name: str, *, blocks: int | None, scale: float, seed: int, say
     figures = side_by_side.measure_in_turn(module.contenders(scale), repeats, seed, say)
     figures |= module.derived(figures) if hasattr(module, "derived") else {}
     agreements = module.agreements(scale) if hasattr(module, "agreements") else []
+    ratios = side_by_side.ratios(figures, module.TARGETS)
+    said = module.sentences(figures) if hasattr(module, "sentences") else []
     return BenchmarkResult(
         benchmark=name,
         machine=machine,
-        ratios=(
-            *side_by_side.ratios(figures, module.TARGETS),
-            *(each.as_ratio() for each in agreements),
-        ),
+        ratios=(*ratios, *(each.as_ratio() for each in agreements)),
         figures=tuple(
             Figure(what, side_by_side.median_of(figures, what), units.get(what, module.UNIT))
             for what in figures
         ),
-        sentences=tuple(module.sentences(figures)) if hasattr(module, "sentences") else (),
+        sentences=(*said, *side_by_side.not_judged(ratios, module.TARGETS)),
         measured_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         blocks=repeats,
         scale=scale,

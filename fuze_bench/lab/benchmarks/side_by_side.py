@@ -117,7 +117,7 @@ def ratios(figures: Figures, targets: Sequence[Target]) -> list[BenchmarkRatio]:
     found = []
     for target in targets:
         if not {target.what, target.against} <= set(figures):
-            continue  # of another queue that is not installed
+            continue  # of another queue that is not installed, or a quantile of too few answers: see `not_judged`
         ratio = ratio_within_blocks(figures[target.what], figures[target.against])
         if ratio is not None:
             wanted = target.at_most if target.at_least is None else target.at_least
@@ -133,3 +133,13 @@ def ratios(figures: Figures, targets: Sequence[Target]) -> list[BenchmarkRatio]:
                 )
             )
     return found
+
+
+def not_judged(found: Sequence[BenchmarkRatio], targets: Sequence[Target]) -> list[str]:
+    """A sentence with the limits of which nothing can be said, as a figure was not measured or is not above 0; or none."""
+    known = {(ratio.what, ratio.against) for ratio in found}
+    asked = [target for target in targets if target.at_least is not None or target.at_most is not None]
+    missing = [
+        f"{each.what} against {each.against}" for each in asked if (each.what, each.against) not in known
+    ]
+    return [f"Not judged, for want of a figure: {'; '.join(missing)}."] if missing else []
