@@ -268,6 +268,23 @@ def test_what_is_no_result_is_named(tmp_path: Path, text: str) -> None:
     assert re.search(r"^start\.json .*run `fuze-bench bench start` again", problem)
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"machine": None}, "machine is None"),
+        ({"ratios": [{}]}, "what"),
+        ({"figures": [{"what": 1}]}, "what is 1"),
+    ],
+)
+def test_what_no_page_can_be_made_of_is_named(tmp_path: Path, changed: dict[str, Any], named: str) -> None:
+    (tmp_path / "start.json").write_text(json.dumps({**found(benchmark="start").as_plain(), **changed}))
+    results, [problem] = result.recorded(tmp_path)
+    assert results == []
+    assert re.search(
+        rf"^start\.json is no benchmark's result \(.*{named}.*run `fuze-bench bench start`", problem
+    )
+
+
 def test_several_in_turn_keep_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that fails is said and not kept, the others are; Ctrl-C keeps those before; the next time tells how long."""
     calls: list[str] = []

@@ -17,6 +17,21 @@ from fuze_bench.lab.judgement.tables import cell
 FORMAT_VERSION = 1
 
 
+_NUMBER, _OR_NONE = (int, float), (int, float, type(None))
+#: What a file holds of a result, and of each ratio and figure in it.
+_FIELDS: dict[str, Any] = {
+    "benchmark": str, "machine": dict, "ratios": list, "figures": list, "sentences": list, "measured_at": str,
+    "blocks": int, "scale": _NUMBER, "took_s": _NUMBER,
+}  # fmt: skip
+_PARTS: dict[str, dict[str, Any]] = {
+    "ratios": {
+        "what": str, "against": str, "ratio": _NUMBER, "low": _OR_NONE, "high": _OR_NONE, "target": _OR_NONE,
+        "holds": (bool, type(None)),
+    },
+    "figures": {"what": str, "median": _NUMBER, "unit": str},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Figure:
     """The median over the blocks of what was measured of one contender."""
@@ -126,6 +141,10 @@ def load(path: Path) -> BenchmarkResult:
                 f"{path.name} has format version {version!r} and this fuze_bench reads {FORMAT_VERSION}:"
                 f" run `fuze-bench bench {path.stem}` again"
             )
+        _check_types(plain, _FIELDS)
+        for name, types in _PARTS.items():
+            for each in plain[name]:
+                _check_types(each, types)
         return BenchmarkResult(
             **plain
             | {
@@ -139,3 +158,10 @@ def load(path: Path) -> BenchmarkResult:
             f"{path.name} is no benchmark's result ({type(error).__name__}: {one_line(error)}): delete it, or run"
             f" `fuze-bench bench {path.stem}` again"
         ) from None
+
+
+def _check_types(plain: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError for what would otherwise end the report that shows it."""
+    for name, type_ in types.items():
+        if not isinstance(plain[name], type_):
+            raise TypeError(f"{name} is {plain[name]!r}")
