@@ -32,7 +32,7 @@ BUNDLED_MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fa
 #: Of a model that sets no limit, and in scripts without spaces, where characters have to do for words.
 _MOST_TOKENS_READ = 4_000
 _MOST_CHARS_OF_A_TOKEN = 16
-_BATCH = 8
+_BATCH = 4
 
 logger = logging.getLogger(__name__)
 
