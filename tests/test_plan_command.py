@@ -12,13 +12,13 @@ from fuze_bench.errors import LabError
 from fuze_bench.lab.planning.plan_wanted import parse_bytes, parse_duration_s, parse_waits_s, read_profile
 
 EXAMPLE_RUN = Path(__file__).parent.parent / "data" / "example-run"
-RUN = ["plan", "--run", str(EXAMPLE_RUN), "--only", "kind=simple"]
+RUN = ["plan", "--run", str(EXAMPLE_RUN), "--only", "kind=simple", "--only", "origin_latency_ms=300"]
 
 
 def test_it_answers_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*RUN, "--rate", "2", "--wait-p95", "default=3s", "--spare", "1"]) == 0
+    assert main([*RUN, "--rate", "4", "--wait-p95", "default=3s", "--spare", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Exploratory: run 3 workers for 2 jobs a second: 2 needed and 1 spare."
+    assert lines[0] == "Run 3 workers for 4 jobs a second: 2 needed and 1 spare."
     assert any(
         line.startswith("Why not one fewer: with 1 down, 1 would be left: default grows by") for line in lines
     )
@@ -26,7 +26,7 @@ def test_it_answers_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_answers_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*RUN, "--rate", "2", "--backlog", "100", "--drain", "10m", "--json"]) == 0
+    assert main([*RUN, "--rate", "4", "--backlog", "100", "--drain", "10m", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["workers"], found["needed"]) == (2, 2)
     assert found["chosen"]["drain_s"]["value"] < 600
@@ -34,14 +34,21 @@ def test_it_answers_in_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_busiest_hour_of_a_profile_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile = tmp_path / "hourly.csv"
-    profile.write_text("hour,rate\n8,0.2\n9,2\n10,1.5\n")
+    profile.write_text("hour,rate\n8,0.2\n9,4\n10,1.5\n")
     assert main([*RUN, "--profile", str(profile)]) == 0
-    assert "run 2 workers for 2 jobs a second (the busiest hour, 9)." in capsys.readouterr().out
+    assert "Run 2 workers for 4 jobs a second (the busiest hour, 9)." in capsys.readouterr().out
+
+
+def test_memory_that_is_too_little_is_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--rate", "4", "--memory", "2G"]) == 0
+    assert "memory of the workers" in capsys.readouterr().out
+    assert main([*RUN, "--rate", "4", "--memory", "200M"]) == 1
+    assert "there are 200 MiB" in capsys.readouterr().out
 
 
 def test_where_no_number_does_it_the_exit_code_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*RUN, "--rate", "2", "--wait-p95", "default=1ms"]) == 1
-    assert capsys.readouterr().out.startswith("No number of workers does it for 2 jobs a second.")
+    assert main([*RUN, "--rate", "4", "--wait-p95", "default=1ms"]) == 1
+    assert capsys.readouterr().out.startswith("No number of workers does it for 4 jobs a second.")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,6 @@ def test_where_no_number_does_it_the_exit_code_says_so(capsys: pytest.CaptureFix
         (["--rate", "2", "--wait-p95", "hihg=2s"], "no jobs on queue 'hihg'"),
         (["--rate", "2", "--backlog", "5"], "backlog and drain belong together"),
         (["--rate", "2", "--memory", "two"], "'two' is not an amount of memory: give 800M or 2G"),
-        (["--rate", "2", "--memory", "2G"], "did not record the workers' memory"),
         (["--rate", "2", "--spare", "-1"], "spare=-1"),
         (["--rate", "2", "--only", "simple"], "give factor=value, as in kind=simple"),
         (["--profile", "/nowhere.csv"], "/nowhere.csv cannot be read"),

@@ -324,7 +324,7 @@ def test_planning(data_dir: Path) -> None:
         the(".venv/bin/fuze-bench plan"), ROOT
     )
     assert done.returncode == 0, done.stderr[-2_000:]
-    assert "Why not one fewer: with 1 down" in done.stdout
+    assert "Why not one fewer: default grows by" in done.stdout
 
 
 def test_what_it_links_to_is_there() -> None:

@@ -14,6 +14,7 @@ from run_folders import STAMP_NS, event_row, fill, new_run, trial_row
 from fuze_bench.errors import LabError
 from fuze_bench.lab.judgement import checks, summaries
 from fuze_bench.lab.questions import answers
+from fuze_bench.lab.questions.notebook import EXAMPLE_RUN
 from fuze_bench.lab.questions.pool_baseline import against_pool
 from fuze_bench.lab.runs.records import DERIVED_EVENT_COLUMNS, EventRow, SeriesRow, TrialRow, columns
 from fuze_bench.lab.runs.results import KNOWN, RunWriter, load_run, new_folder
@@ -219,7 +220,7 @@ def test_a_step_that_cannot_be_compared_is_not_said_to_pay(tmp_path: Path) -> No
             "by the scalability law: contention 0.05, coherency 0.01; throughput peaks at 9.75 workers.",
         ),
         (range(1, 8), "throughput peaks at 9.75 workers (extrapolated)."),
-        (range(1, 4), "the scalability law is not identifiable: 3 worker counts measured, 6 are needed."),
+        (range(1, 4), " The scalability law is not identifiable: 3 worker counts measured, 6 are needed."),
     ],
 )
 def test_the_scalability_law_is_said_where_it_can_be_fitted(
@@ -228,6 +229,12 @@ def test_the_scalability_law_is_said_where_it_can_be_fitted(
     writer, experiment = new_run(tmp_path, factors={"workers": list(counts)}, blocks=2)
     fill(writer, experiment, {n: [10 * n / (1 + 0.05 * (n - 1) + 0.01 * n * (n - 1))] * 2 for n in counts})
     assert words in answers.how_many_workers(load_run(tmp_path)).sentence
+
+
+def test_what_holds_for_every_series_is_said_once() -> None:
+    sentence = answers.how_many_workers(load_run(EXAMPLE_RUN)).sentence
+    assert sentence.count("each step up to 4 workers paid") == 2
+    assert sentence.count("identifiable") == 1
 
 
 def _short(folder: Path) -> Path:

@@ -97,14 +97,18 @@ def test_tables_plots_and_answers_of_both_runs_are_there_and_no_error(shown: Sho
     output = shown.page.locator(".jp-OutputArea-output")
     tables = output.locator("table.figures")
     expect(tables).to_have_count(3)
-    for number, label in enumerate(("2 simple workers", "trend inside the window", "4 fork workers")):
+    for number, label in enumerate(
+        ("2 simple workers", "trend inside the window", "4 fork workers, origin latency 300 ms")
+    ):
         expect(tables.nth(number)).to_be_visible()
         expect(tables.nth(number).get_by_role("row").filter(has_text=label)).to_have_count(1)
     plots = output.locator("img")
     expect(plots).to_have_count(2)
     for plot in plots.all():
         assert plot.evaluate("image => image.complete && image.naturalWidth") > 300
-    expect(output.locator(".conclusion")).to_contain_text(["Exploratory: "] * 2)
+    expect(output.locator(".conclusion")).to_contain_text(
+        ["Exploratory: ", "had the highest median throughput"]
+    )
     expect(output.locator("table.facts")).to_contain_text(["3 good of 3 made", "bookmarks"])
     for wrong in (".jp-RenderedText[data-mime-type*=error]", "[data-mime-type*=stderr]"):
         expect(shown.page.locator(wrong)).to_have_count(0)

@@ -118,8 +118,9 @@ def _does_not_pay(step: Comparison, beyond: int) -> str:
 
 def _by_the_scalability_law(run: Run) -> list[str]:
     """What the universal scalability law says of each series, where enough worker counts were measured to fit it."""
-    table, found = summaries.figures(run), []
+    table, found = summaries.figures(run), list[str]()
     counts = {label: c.workers for c, label in run.experiment.labels.items()}
+    without: dict[str, list[str]] = {}
     for name, labels in series_of(run, "workers").items():
         known = table[table["label"].isin(labels) & ~table["copy"]].dropna(subset=["throughput_per_s"])
         if len({counts[label] for label in labels}) < _FEW_COUNTS or known.empty:
@@ -129,13 +130,17 @@ def _by_the_scalability_law(run: Run) -> list[str]:
             known["throughput_per_s"].astype(float).tolist(),
         )
         if isinstance(law, NotIdentifiable):
-            found.append(f"{name.capitalize()}, the scalability law is {law}.")
+            without.setdefault(str(law), []).append(name)
             continue
         peak = law.why_no_peak or f"throughput peaks at {cell(law.peak)} workers"
         found.append(
             f"{name.capitalize()}, by the scalability law: contention {cell(law.alpha)}, coherency {cell(law.beta)};"
             f" {peak}{' (extrapolated)' if law.peak and law.peak > law.largest_count else ''}."
         )
+    for law_is, names in without.items():
+        of_all = not found and len(without) == 1
+        whose = "T" if of_all else f"{'; '.join(names).capitalize()}: t"
+        found.append(f"{whose}he scalability law is {law_is}.")
     return found
 
 
