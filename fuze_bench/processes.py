@@ -37,6 +37,12 @@ def keep_one_heap() -> None:
         _LIBC.mallopt(_M_ARENA_MAX, 1)
 
 
+def give_back_memory() -> None:
+    """Let the system have what is free in the heap, where it is glibc's, which keeps tens of megabytes of it."""
+    if _LIBC is not None and hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
 def die_with_parent(number: signal.Signals = signal.SIGTERM, parent: int | None = None) -> None:
     """Called in a child: Linux then sends it the signal when the thread that started it ends, kill -9 included.
 

@@ -244,6 +244,15 @@ def test_a_worker_that_was_frozen_does_not_begin_what_others_have_done(queue: Qu
     assert statuses(*jobs) == ["finished"] * 400
 
 
+def test_a_child_without_work_gives_memory_back(queue: Queue) -> None:
+    job = queue.enqueue(their_calls.fill_the_heap)
+    with working(queue.connection) as pid:
+        wait_until(lambda: job.is_finished, what="the job")
+        (child,) = [c for c in psutil.Process(pid).children() if c.is_running()]
+        full = job.return_value()
+        wait_until(lambda: child.memory_info().rss < full - 30e6, what="the memory to be given back")
+
+
 def test_suspended_workers_claim_nothing(queue: Queue) -> None:
     suspend(queue.connection)
     with working(queue.connection):

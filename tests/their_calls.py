@@ -11,6 +11,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 from rq import Retry, get_current_job
 
 from fuze_bench.pipeline.process import current_pipeline
@@ -135,3 +136,13 @@ def embed_and_note(path: str, ends: bool) -> None:
     write_line(path, f"{os.getpid()}:{torch.get_num_threads()}:{vector @ vector:.3f}")
     if ends:
         exit_at_once()
+
+
+_kept: list[bytes] = []
+
+
+def fill_the_heap() -> int:
+    """Memory in use with 50 MB in pieces, of which the last is kept, so that the heap cannot shrink by itself."""
+    pieces = [bytes([n % 256]) * 50_000 for n in range(1_000)]
+    _kept.append(pieces[-1])
+    return int(psutil.Process().memory_info().rss)

@@ -27,6 +27,7 @@ from fuze_bench.pipeline.batch_channel import ChildEnd
 from fuze_bench.pipeline.batch_form import BatchForm, any_batch_form, batch_form
 from fuze_bench.pipeline.batch_lease import Announcements
 from fuze_bench.pipeline.batch_scripts import Claim, as_date
+from fuze_bench.processes import give_back_memory
 
 #: What a record says of a job: it went well, RQ's own way has ended it, its job is gone, it is to be run alone, it
 #: ended while Redis was away, or it was withdrawn when it was about to begin.
@@ -34,6 +35,8 @@ WENT_WELL, ENDED, GONE, ALONE, AWAY, WITHDRAWN = range(6)
 
 
 _WAIT_STEP_S = 0.01
+#: Without work for so long, it takes no more memory than it must.
+_REST_S = 1.0
 
 
 class BatchChild:
@@ -56,7 +59,10 @@ class BatchChild:
             if not self._planned:
                 self._progress.idle()
                 self._end.ring()
-                batch = self._end.next_batch()
+                batch = self._end.waiting_batch(_REST_S)
+                if batch is None:
+                    give_back_memory()
+                    batch = self._end.next_batch()
                 if batch is None:
                     return
                 self._plan(batch)
