@@ -360,6 +360,41 @@ def test_while_a_batch_waits_for_its_input_others_are_begun(queue: Queue) -> Non
     assert [job.return_value() for job in jobs] == [*range(1, 61)]
 
 
+class _WhenThere:
+    """A batch form whose calls wait for a file."""
+
+    size = 1
+
+    def begin(self, calls: Any) -> Path:
+        return Path(calls[0][0][0])
+
+    def is_ready(self, begun: Path) -> bool:
+        return begun.exists()
+
+    def finish(self, begun: Path) -> list[str]:
+        return [begun.name]
+
+
+@with_batch_form(_WhenThere())
+def when_there(path: str) -> str:
+    return Path(path).name
+
+
+def test_what_comes_late_holds_up_nothing_and_can_be_stopped(queue: Queue, tmp_path: Path) -> None:
+    late, stopped, soon = (
+        queue.enqueue(when_there, str(tmp_path / name)) for name in ("late", "never", "soon")
+    )
+    (tmp_path / "soon").touch()
+    with working(queue.connection):
+        wait_until(lambda: soon.is_finished, what="the last of three")
+        assert statuses(late, stopped) == ["started"] * 2
+        send_stop_job_command(queue.connection, stopped.id)
+        wait_until(lambda: stopped.is_stopped, what="the stop")
+        (tmp_path / "late").touch()
+        wait_until(lambda: late.is_finished, what="the first of three")
+    assert [job.return_value() for job in (late, soon)] == ["late", "soon"]
+
+
 @pytest.mark.parametrize("trouble", ["die", "break", "fail", "hang"])
 def test_a_batch_that_fails_is_tried_one_by_one(trouble: str, queue: Queue, tmp_path: Path) -> None:
     done = tmp_path / "done"

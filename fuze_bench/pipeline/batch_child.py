@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
@@ -39,6 +39,13 @@ _WAIT_STEP_S = 0.01
 _REST_S = 1.0
 
 
+class _Planned(NamedTuple):
+    """What is to be run, and whether it would not have to wait for its input now."""
+
+    run: Callable[[], None]
+    is_ready: Callable[[], bool] = lambda: True
+
+
 class BatchChild:
     """Runs batches for a worker, in a fork of it, until the worker closes the channel."""
 
@@ -49,7 +56,7 @@ class BatchChild:
         _, begun_key = worker.in_hand.scripts.lease_keys
         self._announced = Announcements(worker.connection, begun_key, end.progress)
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._planned: deque[Callable[[], None]] = deque()
+        self._planned: deque[_Planned] = deque()
         self._deadline = Deadline()
         self._lazy = _lazy_class(worker.job_class)
 
@@ -67,7 +74,23 @@ class BatchChild:
                     return
                 self._plan(batch)
             self._look_ahead()
-            self._planned.popleft()()
+            if self._planned[0].is_ready():
+                self._planned.popleft().run()
+            else:
+                self._take_ready()()
+
+    def _take_ready(self) -> Callable[[], None]:
+        """Take out the first that is ready: what comes late holds up nothing. Until there is one, others are begun."""
+        while not (ready := [each for each in self._planned if each.is_ready()]):
+            if not self._progress.waits:
+                self._progress.idle()
+                self._progress.waits = True
+                self._end.ring(always=True)
+            if (batch := self._end.waiting_batch(_WAIT_STEP_S)) is not None:
+                self._plan(batch)
+        self._progress.waits = False
+        self._planned.remove(ready[0])
+        return ready[0].run
 
     def _look_ahead(self) -> None:
         if any_batch_form():
@@ -77,17 +100,16 @@ class BatchChild:
     def _plan(self, batch: list[Any]) -> None:
         claims = [Claim(*claim) for claim in batch]
         if not any_batch_form():
-            self._planned.extend(self._step(self._one, claim) for claim in claims)
+            self._planned.extend(self._by_itself(claim) for claim in claims)
             return
         for form, group in self._grouped(claims):
             if form is None:
-                self._planned.extend(self._step(self._one, claim) for claim, _ in group)
+                self._planned.extend(self._by_itself(claim) for claim, _ in group)
             else:
                 self._begin_group(form, [claim for claim, _ in group], [call for _, call in group])
 
-    @staticmethod
-    def _step(work: Callable[[Claim], None], claim: Claim) -> Callable[[], None]:
-        return lambda: work(claim)
+    def _by_itself(self, claim: Claim) -> _Planned:
+        return _Planned(lambda: self._one(claim))
 
     def _grouped(self, claims: list[Claim]) -> Iterator[tuple[BatchForm | None, list[Any]]]:
         """Neighbours that call a function with the same batch form, with their arguments."""
@@ -125,17 +147,22 @@ class BatchChild:
         except Exception as error:
             self._worker.log.exception("batch form %r cannot begin %d jobs", form, len(claims))
             failed = error  # the name of the block is gone when it is over
-            self._planned.append(lambda: self._blame_or_try_alone(claims, time.time(), failed))
+            self._planned.append(_Planned(lambda: self._blame_or_try_alone(claims, time.time(), failed)))
             return
-        self._planned.append(lambda: self._group(form, claims, begun))
+        limit_s = min((claim.timeout_s for claim in claims if claim.timeout_s > 0), default=-1)
+        until_s = math.inf if limit_s < 0 else time.monotonic() + limit_s
 
-    def _group(self, form: BatchForm, claims: list[Claim], begun: Any) -> None:
+        def is_ready() -> bool:
+            return form.is_ready(begun) or time.monotonic() > until_s
+
+        self._planned.append(_Planned(lambda: self._group(form, claims, begun, limit_s), is_ready))
+
+    def _group(self, form: BatchForm, claims: list[Claim], begun: Any, limit_s: int) -> None:
         self._progress.begin(claims[0].serial, claims[-1].serial + 1)
         started_s, worked_s = time.time(), time.process_time()
-        limit_s = min((claim.timeout_s for claim in claims if claim.timeout_s > 0), default=-1)
         try:
-            waited_s = self._begin_others_until_ready(form, begun, limit_s)
-            with self._deadline.of(limit_s if limit_s < 0 else max(1, limit_s - int(waited_s))):
+            # What has not come by now has had its time.
+            with self._deadline.of(limit_s if limit_s < 0 or form.is_ready(begun) else 1):
                 outcomes = form.finish(begun)
             if len(outcomes) != len(claims):
                 raise ValueError(f"batch form {form!r} made {len(outcomes)} outcomes of {len(claims)} jobs")
@@ -153,19 +180,6 @@ class BatchChild:
             else:
                 self._end_well(claim, outcome, start_s, start_s + share_s, worked_s)
         self._end.ring()  # what the worker claims next is to be fetched while the next group is computed
-
-    def _begin_others_until_ready(self, form: BatchForm, begun: Any, limit_s: float) -> float:
-        """Returns how long it took. No longer than `limit_s`, which is below zero where there is no limit."""
-        began_s = time.monotonic()
-        until_s = began_s + limit_s if limit_s >= 0 else math.inf
-        while not form.is_ready(begun) and time.monotonic() < until_s:
-            if not self._progress.waits:
-                self._progress.waits = True
-                self._end.ring(always=True)
-            if (batch := self._end.waiting_batch(_WAIT_STEP_S)) is not None:
-                self._plan(batch)
-        self._progress.waits = False
-        return time.monotonic() - began_s
 
     def _blame_or_try_alone(self, claims: list[Claim], started_s: float, error: Exception) -> None:
         """Whose fault it was shows when each job has a batch, and a process, of its own."""

@@ -309,10 +309,10 @@ class BatchWorker(Worker):
         begun = self.begun()
         self.child.forget()
         self._to_run_alone = [claim for claim in self._to_run_alone if claim not in begun]
-        waiting = [c for c in self.in_hand if c not in begun and c not in self._to_run_alone]
-        stopped = [claim for claim in begun if claim.job_id == self._stopped_job_id]
+        stopped = [claim for claim in self.in_hand if claim.job_id == self._stopped_job_id]
         blamed = stopped or (begun if len(begun) == 1 else [])
-        if not begun and not self._to_run_alone:
+        waiting = [c for c in self.in_hand if c not in (*begun, *blamed, *self._to_run_alone)]
+        if not begun and not blamed and not self._to_run_alone:
             # It died of preparing a batch: whose fault it is shows when each job has a child of its own.
             begun, waiting = waiting[:1], waiting[1:]
         self.in_hand.give_back(waiting)
