@@ -90,13 +90,24 @@ def test_a_worker_whose_queues_are_all_paused_stays_and_stops_when_told(
 
 @pytest.mark.parametrize("kind", ["simple", "fork", "batch"])
 def test_drain_finishes_what_runs_and_takes_nothing_new(
-    kind: str, service: BookmarkService, settings: Settings, origin: Origin, start_worker: StartWorker
+    kind: str,
+    service: BookmarkService,
+    settings: Settings,
+    origin: Origin,
+    tmp_path: Path,
+    start_worker: StartWorker,
 ) -> None:
     running = [save(service, f"{origin.url}/slow/2000/{n}") for n in range(2)]
     with start_worker(settings, "--count", "2", "--kind", kind, wait=False) as workers:
         wait_until(lambda: origin.total_hits() == 2, timeout_s=60, what="both to be at work")
-        waiting = save(service, f"{origin.url}/page/1")
-        assert run(settings, "drain") == (0, "workers ended: 2; what waits stays in the queues\n")
+        environment, log = settings.environment(os.environ), tmp_path / "drain.log"
+        with nursery().start("drain", "fuze_bench.cli:main", ["drain"], environment, log) as drain:
+            wait_until(
+                lambda: workers.log_tail(100).count("warm shut down") == 2, what="the workers to know of it"
+            )
+            waiting = save(service, f"{origin.url}/page/1")
+            assert drain.wait(20) == 0
+        assert drain.log_tail(1) == "workers ended: 2; what waits stays in the queues"
         assert workers.wait(10) == 0
     assert [is_done(service, each) for each in (*running, waiting)] == [True, True, False]
     assert origin.hits("/page/1") == 0

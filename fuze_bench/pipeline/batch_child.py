@@ -11,7 +11,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -40,8 +40,9 @@ _REST_S = 1.0
 
 
 class _Planned(NamedTuple):
-    """What is to be run, and whether it would not have to wait for its input now."""
+    """Claims to be run, and whether they would not have to wait for their input now."""
 
+    claims: Sequence[Claim]
     run: Callable[[], None]
     is_ready: Callable[[], bool] = lambda: True
 
@@ -83,7 +84,8 @@ class BatchChild:
         """Take out the first that is ready: what comes late holds up nothing. Until there is one, others are begun."""
         while not (ready := [each for each in self._planned if each.is_ready()]):
             if not self._progress.waits:
-                self._progress.idle()
+                front = self._planned[0].claims
+                self._progress.begin(front[0].serial, front[-1].serial + 1)
                 self._progress.waits = True
                 self._end.ring(always=True)
             if (batch := self._end.waiting_batch(_WAIT_STEP_S)) is not None:
@@ -109,7 +111,7 @@ class BatchChild:
                 self._begin_group(form, [claim for claim, _ in group], [call for _, call in group])
 
     def _by_itself(self, claim: Claim) -> _Planned:
-        return _Planned(lambda: self._one(claim))
+        return _Planned([claim], lambda: self._one(claim))
 
     def _grouped(self, claims: list[Claim]) -> Iterator[tuple[BatchForm | None, list[Any]]]:
         """Neighbours that call a function with the same batch form, with their arguments."""
@@ -147,7 +149,9 @@ class BatchChild:
         except Exception as error:
             self._worker.log.exception("batch form %r cannot begin %d jobs", form, len(claims))
             failed = error  # the name of the block is gone when it is over
-            self._planned.append(_Planned(lambda: self._blame_or_try_alone(claims, time.time(), failed)))
+            self._planned.append(
+                _Planned(claims, lambda: self._blame_or_try_alone(claims, time.time(), failed))
+            )
             return
         limit_s = min((claim.timeout_s for claim in claims if claim.timeout_s > 0), default=-1)
         until_s = math.inf if limit_s < 0 else time.monotonic() + limit_s
@@ -155,7 +159,7 @@ class BatchChild:
         def is_ready() -> bool:
             return form.is_ready(begun) or time.monotonic() > until_s
 
-        self._planned.append(_Planned(lambda: self._group(form, claims, begun, limit_s), is_ready))
+        self._planned.append(_Planned(claims, lambda: self._group(form, claims, begun, limit_s), is_ready))
 
     def _group(self, form: BatchForm, claims: list[Claim], begun: Any, limit_s: int) -> None:
         self._progress.begin(claims[0].serial, claims[-1].serial + 1)

@@ -38,6 +38,9 @@ class Hand:
     def __len__(self) -> int:
         return len(self._claims)
 
+    def __contains__(self, claim: object) -> bool:
+        return isinstance(claim, Claim) and claim.serial in self._claims
+
     def __iter__(self) -> Iterator[Claim]:
         """Oldest first; safe while other threads claim."""
         return iter([*self._claims.values()])

@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -35,7 +36,7 @@ from rq.worker import Worker, WorkerStatus
 
 from fuze_bench.pipeline.batch_channel import ChildEnd
 from fuze_bench.pipeline.batch_child import ALONE, AWAY, ENDED, GONE, WENT_WELL, WITHDRAWN, run_child
-from fuze_bench.pipeline.batch_failures import fail_as_killed, fail_as_stopped
+from fuze_bench.pipeline.batch_failures import fail_as_killed, fail_as_stopped, whose_fault
 from fuze_bench.pipeline.batch_form import largest_batch
 from fuze_bench.pipeline.batch_hand import Hand
 from fuze_bench.pipeline.batch_lease import Lease
@@ -79,6 +80,7 @@ class BatchWorker(Worker):
         self._lease = Lease(self)
         self._finished: list[Finished] = []
         self._to_run_alone: list[Claim] = []
+        self._alone: Claim | None = None
         self._to_stop: set[str] = set()
         self._jobs_ended = 0
         self._max_jobs: int | None = None
@@ -246,7 +248,12 @@ class BatchWorker(Worker):
 
     def _wanted(self) -> int:
         """How many jobs to claim now."""
-        if self._stop_requested or self._to_run_alone or not self._ordered_queues:
+        if (
+            self._stop_requested
+            or self._to_run_alone
+            or not self._ordered_queues
+            or self._alone in self.in_hand
+        ):
             return 0
         if self.child.batches >= self._pace.claims:
             return 0
@@ -309,20 +316,17 @@ class BatchWorker(Worker):
         begun = self.begun()
         self.child.forget()
         self._to_run_alone = [claim for claim in self._to_run_alone if claim not in begun]
+        with_child = [claim for claim in self.in_hand if claim not in self._to_run_alone]
         stopped = [claim for claim in self.in_hand if claim.job_id == self._stopped_job_id]
-        blamed = stopped or (begun if len(begun) == 1 else [])
-        waiting = [c for c in self.in_hand if c not in (*begun, *blamed, *self._to_run_alone)]
-        if not begun and not blamed and not self._to_run_alone:
-            # It died of preparing a batch: whose fault it is shows when each job has a child of its own.
-            begun, waiting = waiting[:1], waiting[1:]
+        blamed, begun, waiting = whose_fault(with_child, begun, stopped, self._alone)
+        self.child_died(death.pid, death.status, bool(stopped), begun)
         self.in_hand.give_back(waiting)
-        self.child_died(death.pid, death.status, bool(stopped))
         for claim in blamed:
             self._blame(claim, death)
         self._to_run_alone.extend(claim for claim in begun if claim not in blamed)
 
-    def child_died(self, pid: int, status: int, was_stopped: bool) -> None:
-        """The child ended by itself, or was killed to stop a job: for a subclass."""
+    def child_died(self, pid: int, status: int, was_stopped: bool, begun: Sequence[Claim]) -> None:
+        """The child ended by itself while it was at these jobs, or was killed to stop one: for a subclass."""
         self.log.warning("Worker %s: its child %d is gone (wait status %d)", self.name, pid, status)
 
     def _blame(self, claim: Claim, death: Death) -> None:
@@ -341,7 +345,8 @@ class BatchWorker(Worker):
             self._to_run_alone = []
         if self._to_run_alone and not self.child.batches:
             self.child.dismiss()
-            self.child.send([self._to_run_alone.pop(0)])
+            self._alone = self._to_run_alone.pop(0)
+            self.child.send([self._alone])
 
     def begun(self) -> list[Claim]:
         """What the child is at."""

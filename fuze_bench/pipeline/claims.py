@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -125,12 +125,13 @@ class Claims:
                 if connection.execute(statement).rowcount == 0:
                     _take_back_death(connection, claim)
 
-    def give_back(self, process: str) -> int:
-        """As `release`, for whatever the process of that `process_name` held: it was stopped on purpose, so that this
-        counts neither as an attempt nor as a death.
+    def give_back(self, process: str, all_but: Collection[int] = ()) -> int:
+        """As `release`, for whatever the process of that `process_name` held, `all_but` these bookmarks: it was stopped
+        on purpose, or others killed it, so that this counts neither as an attempt nor as a death.
         """
+        held = _held_by(process) & _t.id.not_in(all_but)
         with self._db.write() as connection:
-            return connection.execute(sa.update(bookmarks).where(_held_by(process)).values(_UNUSED)).rowcount
+            return connection.execute(sa.update(bookmarks).where(held).values(_UNUSED)).rowcount
 
     def excuse(self, process: str) -> int:
         """The process of that `process_name` was told to stop: it goes on, but if it is killed, that is no death of
@@ -211,12 +212,13 @@ class Claims:
             (_t.lease_until < now_s) | (_t.lease_until > now_s + self._latest_lease_s)
         )
 
-    def note_death(self, process: str, note: str) -> int:
-        """The process of that `process_name` is dead: what it held is free at once. `note` says what it died of."""
+    def note_death(self, process: str, note: str, of: Collection[int] | None = None) -> int:
+        """The process of that `process_name` is dead: what it held, or `of` it these bookmarks, is free at once. `note`
+        says what it died of.
+        """
+        held = _held_by(process) if of is None else _held_by(process) & _t.id.in_(of)
         with self._db.write() as connection:
-            statement = (
-                sa.update(bookmarks).where(_held_by(process)).values(lease_until=_SEEN, death_note=note)
-            )
+            statement = sa.update(bookmarks).where(held).values(lease_until=_SEEN, death_note=note)
             return connection.execute(statement).rowcount
 
 

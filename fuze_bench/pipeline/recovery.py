@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from rq.exceptions import StopRequested
@@ -75,10 +75,16 @@ class Recovery:
                 break  # neither Redis nor a free thread: the rest waits for the next look
         return Recovered(found.abandoned, without_job, found.poisonous)
 
-    def note_death(self, pid: int, note: str) -> None:
-        """A process of this host that worked on bookmarks is dead: take back what it held. Errors are logged."""
+    def note_death(self, pid: int, note: str, of: Collection[int] | None = None) -> None:
+        """A process of this host that worked on bookmarks is dead: take back what it held. Errors are logged.
+
+        `of`: the bookmarks that it was at, if it held others as well: these have not killed it.
+        """
         try:
-            if self._store.note_death(process_name(pid), note):
+            noted = self._store.note_death(process_name(pid), note, of)
+            if of is not None:
+                self._store.give_back(process_name(pid), all_but=of)
+            if noted:
                 self._logged(self.leases)
         except FuzeError as error:
             logger.warning("recovery: %s", error)

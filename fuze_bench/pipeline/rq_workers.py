@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
@@ -153,13 +154,13 @@ class _PipelineWorker(OutlivesRedis):
             self._note_death(retpid, ret_val)
         # else somebody else has waited for it: its lease runs out
 
-    def _note_death(self, retpid: int, ret_val: int) -> None:
+    def _note_death(self, retpid: int, ret_val: int, of: Sequence[int] | None = None) -> None:
         if self._stop_requested:
             return  # it was killed with the worker, which is none of its doing
         note = f"signal {os.WTERMSIG(ret_val)}" if os.WIFSIGNALED(ret_val) else f"exit code {ret_val >> 8}"
         if note == f"signal {int(signal.SIGKILL)}":
             note += ": perhaps it used more memory than there is, or hung"
-        self.recovery.note_death(retpid, note)
+        self.recovery.note_death(retpid, note, of)
 
     def register_birth(self) -> None:
         take_over_name(self)
@@ -227,12 +228,13 @@ class PipelineBatchWorker(_PipelineWorker, BatchWorker):
         """What came of it is in the database, and that is what counts."""
         self.recovery.send_again(claim.job_id)
 
-    def child_died(self, pid: int, status: int, was_stopped: bool) -> None:
-        super().child_died(pid, status, was_stopped)
+    def child_died(self, pid: int, status: int, was_stopped: bool, begun: Sequence[Claim]) -> None:
+        super().child_died(pid, status, was_stopped, begun)
         if was_stopped:
             self.recovery.give_back(pid)  # of its neighbours nobody wants to be rid
         else:
-            self._note_death(pid, status)
+            keys = [parse_job_id(claim.job_id) for claim in begun]
+            self._note_death(pid, status, [key[0] for key in keys if key])
 
     def _in_work(self) -> list[str]:
         return [claim.job_id for claim in self.begun()]
