@@ -58,6 +58,21 @@ def test_two_deaths_with_nothing_stored_in_between_are_enough(store: Store, book
     assert seen_to_die(store, bookmark_id) == (0, 1)
 
 
+def test_a_death_is_that_of_what_the_process_was_at(store: Store, bookmark_id: int) -> None:
+    """What else it held is free, twice as well as once, and is not given up."""
+    urls = [f"{URL}/{n}" for n in range(2)]
+    saved = store.save([NewBookmark(user_id=1, url=url, canonical_url=url) for url in urls])
+    others = [each.bookmark.id for each in saved]
+    for given_up in (0, 1):
+        assert len(store.claim([bookmark_id, *others], LEASE_S)) == 3
+        assert store.note_death(process_name(), "signal 9", [bookmark_id]) == 1
+        assert store.give_back(process_name(), all_but=[bookmark_id]) == 2
+        _, poisonous = store.take_back_expired()
+        assert poisonous == given_up
+    assert [row["attempts"] for row in store.rows("id", "attempts") if row["id"] in others] == [0, 0]
+    assert len(store.claim(others, LEASE_S)) == 2
+
+
 def test_an_outcome_makes_deaths_forgotten(store: Store, clock: FakeClock, bookmark_id: int) -> None:
     assert seen_to_die(store, bookmark_id) == (1, 0)
     [claim] = store.claim([bookmark_id], LEASE_S)
