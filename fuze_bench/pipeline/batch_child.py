@@ -144,6 +144,9 @@ class BatchChild:
             for claim in claims:
                 self._end.record((WITHDRAWN, claim.serial))
             return
+        if not self._planned:
+            # It is at nothing else: should it die from here on, it dies of these.
+            self._progress.begin(claims[0].serial, claims[-1].serial + 1)
         try:
             begun = form.begin(calls)
         except Exception as error:
