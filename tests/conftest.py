@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,15 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, what: s
         if time.monotonic() > deadline:
             pytest.fail(f"waited {timeout_s:g} s in vain for {what}")
         time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A worker that a test runs in its own process leaves RQ's handlers behind, which take the next test's Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
