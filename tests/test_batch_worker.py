@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,15 @@ import psutil
 import pytest
 import redis
 import their_calls
+from batch_working import QuickToKill, lines, statuses, working
 from conftest import wait_until
 from rq import Queue, Worker
 from rq.command import send_command, send_stop_execution_command, send_stop_job_command
-from rq.job import Job
 from rq.suspension import resume, suspend
 from worker_scenarios import burst
 
-from fuze_bench.pipeline.batch_form import with_batch_form
 from fuze_bench.pipeline.batch_worker import BatchWorker
 from fuze_bench.pipeline.redis_server import PrivateRedis, connect
-
-
-class QuickToKill(BatchWorker):
-    """A second of overtime in place of a minute."""
-
-    overtime_s = 1.0
 
 
 @pytest.fixture
@@ -43,33 +35,6 @@ def server(tmp_path: Path) -> Iterator[redis.Redis]:
 @pytest.fixture
 def queue(server: redis.Redis) -> Queue:
     return Queue("high", connection=server)
-
-
-@contextmanager
-def working(connection: redis.Redis, *queues: str, **options: Any) -> Iterator[int]:
-    """A batch worker in a fork, until it is told to stop; its process id."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            worker = BatchWorker(queues or ["high", "low"], connection=connection)
-            worker.work(logging_level="CRITICAL", **options)
-        finally:
-            os._exit(0)
-    try:
-        wait_until(lambda: any(w.pid == pid for w in Worker.all(connection)), what="the worker")
-        yield pid
-    finally:
-        if psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGTERM)
-        os.waitpid(pid, 0)
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
-
-
-def statuses(*jobs: Job) -> list[str]:
-    return [job.get_status().value for job in jobs]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +141,11 @@ def test_sigterm_lets_the_running_job_finish_and_puts_the_others_back(queue: Que
     begun, go = tmp_path / "begun", tmp_path / "go"
     for n in range(300):
         queue.enqueue(their_calls.add, n)
-    running = queue.enqueue(their_calls.wait_for, str(go))
+    running = queue.enqueue(their_calls.note_and_wait, str(tmp_path / "running"), str(go))
     others = [queue.enqueue(their_calls.write_line, str(begun), str(n)) for n in range(5)]
     with working(queue.connection) as pid:
-        wait_until(lambda: running.get_status() == "started", what="the start")
+        # Claimed it is before: then it may still go back.
+        wait_until((tmp_path / "running").exists, what="the start")
         os.kill(pid, signal.SIGTERM)
         wait_until(lambda: queue.job_ids == [job.id for job in others], what="the others to be back")
         assert psutil.pid_exists(pid)
@@ -288,135 +254,6 @@ def test_queues_are_taken_in_their_order_in_turn_or_at_random(
         assert order not in (high + low, in_turn)
     else:
         assert order == (high + low if strategy == "default" else in_turn)
-
-
-class _Together:
-    """A batch form that notes how many calls came at once, and fails as its calls ask for."""
-
-    size = 8
-
-    def begin(self, calls: Any) -> Any:
-        return calls
-
-    def is_ready(self, begun: Any) -> bool:
-        return True
-
-    def finish(self, begun: Any) -> list[Any]:
-        return [together(*args, batch=len(begun)) for args, _ in begun]
-
-
-@with_batch_form(_Together())
-def together(path: str, what: str, batch: int = 1) -> str:
-    if what == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "break" and batch > 1:
-        raise RuntimeError("only together")
-    if what == "fail":
-        raise RuntimeError("only this one")
-    if what == "hang":
-        their_calls.swallow_everything(60)
-    their_calls.write_line(path, f"{what}:{batch}")
-    return what
-
-
-def test_a_batch_form_gets_many_calls(queue: Queue, tmp_path: Path) -> None:
-    jobs = [queue.enqueue(together, str(tmp_path / "done"), str(n)) for n in range(60)]
-    burst(BatchWorker, queue.connection)
-    assert [job.return_value() for job in jobs] == [str(n) for n in range(60)]
-    batches = [int(line.partition(":")[2]) for line in lines(tmp_path / "done")]
-    assert max(batches) == 8
-
-
-class _AfterOthers:
-    """A batch form whose input is there when sixteen calls after it have been begun, or all."""
-
-    size = 1
-    begun = 0
-
-    def begin(self, calls: Any) -> int:
-        self.begun += len(calls)
-        return self.begun
-
-    def is_ready(self, begun: int) -> bool:
-        return self.begun >= min(begun + 16, 60)
-
-    def finish(self, begun: int) -> list[int]:
-        assert self.is_ready(begun)
-        return [begun]
-
-
-@with_batch_form(_AfterOthers())
-def after_others() -> int:
-    raise RuntimeError("alone")
-
-
-def test_while_a_batch_waits_for_its_input_others_are_begun(queue: Queue) -> None:
-    class OneByOne(BatchWorker):
-        batch_size = 1
-        claims_in_hand_waiting = 17
-
-    jobs = [queue.enqueue(after_others, job_timeout=10) for _ in range(60)]
-    burst(OneByOne, queue.connection)
-    assert [job.return_value() for job in jobs] == [*range(1, 61)]
-
-
-class _WhenThere:
-    """A batch form whose calls wait for a file."""
-
-    size = 1
-
-    def begin(self, calls: Any) -> Path:
-        return Path(calls[0][0][0])
-
-    def is_ready(self, begun: Path) -> bool:
-        return begun.exists()
-
-    def finish(self, begun: Path) -> list[str]:
-        return [begun.name]
-
-
-@with_batch_form(_WhenThere())
-def when_there(path: str) -> str:
-    return Path(path).name
-
-
-def test_what_comes_late_holds_up_nothing_and_can_be_stopped(queue: Queue, tmp_path: Path) -> None:
-    late, stopped, soon = (
-        queue.enqueue(when_there, str(tmp_path / name)) for name in ("late", "never", "soon")
-    )
-    (tmp_path / "soon").touch()
-    with working(queue.connection):
-        wait_until(lambda: soon.is_finished, what="the last of three")
-        assert statuses(late, stopped) == ["started"] * 2
-        send_stop_job_command(queue.connection, stopped.id)
-        wait_until(lambda: stopped.is_stopped, what="the stop")
-        (tmp_path / "late").touch()
-        wait_until(lambda: late.is_finished, what="the first of three")
-    assert [job.return_value() for job in (late, soon)] == ["late", "soon"]
-
-
-@pytest.mark.parametrize("trouble", ["die", "break", "fail", "hang"])
-def test_a_batch_that_fails_is_tried_one_by_one(trouble: str, queue: Queue, tmp_path: Path) -> None:
-    done = tmp_path / "done"
-    options = {"job_timeout": 1} if trouble == "hang" else {}
-    jobs = [queue.enqueue(together, str(done), trouble if n == 50 else str(n), **options) for n in range(60)]
-    burst(QuickToKill, queue.connection)
-    failed = [n for n, job in enumerate(jobs) if not job.is_finished]
-    assert failed == ([] if trouble == "break" else [50])
-    if trouble != "break":
-        assert ("only" if trouble == "fail" else "signal 9") in jobs[50].latest_result().exc_string
-
-
-def test_one_of_a_batch_is_stopped_and_the_others_are_done(queue: Queue, tmp_path: Path) -> None:
-    jobs = [queue.enqueue(together, str(tmp_path / "done"), "hang" if n == 50 else str(n)) for n in range(60)]
-    with working(queue.connection):
-        wait_until(
-            lambda: jobs[49].is_finished or statuses(*jobs[49:51]) == ["started"] * 2, what="the batch"
-        )
-        wait_until(lambda: jobs[50].get_status() == "started", what="the one")
-        send_stop_job_command(queue.connection, jobs[50].id)
-        wait_until(lambda: jobs[50].is_stopped, what="the stop")
-        wait_until(lambda: all(job.is_finished for job in jobs if job is not jobs[50]), what="the others")
 
 
 def test_the_stock_command_line_takes_it(queue: Queue, tmp_path: Path) -> None:
